@@ -1,0 +1,109 @@
+// A replicated, programmable database inside this process.
+//
+//   flotilla::Options options;
+//   options.data_dir = "data";
+//   auto db = flotilla::DB::open(options, flotilla::standard_commands()).value();
+//   db.command("put", {"accounts", "alice", "90"}).get().value();
+//   auto snapshot = db.read().value();
+//   auto balance = snapshot.table("accounts").get("alice");
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <future>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "flotilla/command.hpp"
+#include "flotilla/error.hpp"
+#include "flotilla/options.hpp"
+#include "flotilla/status.hpp"
+#include "flotilla/stream.hpp"
+#include "flotilla/txn.hpp"
+#include "flotilla/types.hpp"
+
+namespace flotilla {
+
+namespace detail {
+class DbImpl;
+}
+
+enum class Consistency : std::uint8_t {
+  /// The newest snapshot applied here. Includes every command this process was told had succeeded. No network, no wait.
+  local,
+  /// Also includes everything any member was told had succeeded before the call. One round trip to a majority.
+  linearizable,
+};
+
+using Completion = std::function<void(Result<Bytes>)>;
+using IndexCompletion = std::function<void(Result<Index>)>;
+
+/// Deadline of one call, from now; the default is Options::command_timeout.
+struct CallOptions {
+  std::optional<std::chrono::milliseconds> timeout;
+};
+
+/// An open member. Move-only; destroying it closes it. Thread: any, unless a function says otherwise.
+class DB {
+ public:
+  /// Opens or creates the member in options.data_dir, and applies what its log says is committed.
+  /// Blocking: as long as that takes; does not wait for a leader. A new directory needs `found`, `join`, or no
+  /// `listen`. Errors: invalid_argument, in_use, io_error, disk_full, damaged, address_in_use, not_founded,
+  /// version_unsupported, map_full.
+  static Result<DB> open(const Options& options, const Commands& commands);
+
+  DB(DB&&) noexcept;
+  DB& operator=(DB&&) noexcept;
+  ~DB();
+
+  /// Runs a command on every member, in log order. May be called on any member; it reaches the leader by itself.
+  ///
+  /// Success means: durable on a majority, applied here with this result, visible to every later read() of this process
+  /// and to every later linearizable read anywhere. Errors: what the command returned; refused (see Errc, first group);
+  /// or outcome_unknown. Every future becomes ready by its deadline, also when the database is closed. Returns at once;
+  /// never blocks. From a completion or a command: ready with would_deadlock (waiting there would stop the thread that
+  /// answers).
+  [[nodiscard]] std::future<Result<Bytes>> command(std::string_view name, std::initializer_list<std::string_view> args,
+                                                   CallOptions call = {});
+  [[nodiscard]] std::future<Result<Bytes>> command(std::string_view name, std::span<const std::string_view> args,
+                                                   CallOptions call = {});
+  /// Completion form: `done` runs once, on a thread of the database, and must not block. May be used from a completion.
+  void command(std::string_view name, std::initializer_list<std::string_view> args, Completion done,
+               CallOptions call = {});
+  void command(std::string_view name, std::span<const std::string_view> args, Completion done, CallOptions call = {});
+
+  /// A snapshot. `local` never blocks; `linearizable` waits for the leader and for this member to apply, at most the
+  /// deadline: timeout, no_leader, would_deadlock. Both: too_many_readers, closed, forked, would_deadlock (inside a
+  /// command).
+  [[nodiscard]] Result<ReadTxn> read(Consistency consistency = Consistency::local, CallOptions call = {});
+  /// A snapshot that includes `at_least` (an index another member's result or read was at). timeout.
+  [[nodiscard]] Result<ReadTxn> read(Index at_least, CallOptions call = {});
+
+  /// Ready once this member has applied everything that any member was told had succeeded before the call; the value is
+  /// the index it then had applied at least. A linearizable read is a barrier and a local read.
+  [[nodiscard]] std::future<Result<Index>> barrier(CallOptions call = {});
+  void barrier(IndexCompletion done, CallOptions call = {});
+
+  Status status() const;
+  /// A hint: it may be outdated when the caller looks at it.
+  bool is_leader() const;
+  /// The leader as far as this member knows. A hint like is_leader().
+  std::optional<Member> leader() const;
+
+  /// The database's port, for services of the application (see stream.hpp). On a database without a port: dial only.
+  StreamMux& streams();
+  Result<void> service(Tag tag, StreamHandler handler) { return streams().service(tag, std::move(handler)); }
+
+  /// Ends every outstanding call, then stops in order: port, proposals, log, apply, state. Snapshots still open stay
+  /// valid. Idempotent. From a completion or a command: would_deadlock.
+  Result<void> close();
+
+ private:
+  explicit DB(std::shared_ptr<detail::DbImpl> impl);
+  std::shared_ptr<detail::DbImpl> impl_;
+};
+
+}  // namespace flotilla

@@ -1,0 +1,79 @@
+// How to open a database. Every field has a safe default; data_dir alone opens a complete one-member database.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "flotilla/types.hpp"
+
+namespace flotilla {
+
+/// Severity of a line for the host's log.
+enum class LogLevel : std::uint8_t { debug, info, warning, error };
+
+/// Receives the library's log lines. Called from its threads, one line at a time each; must not block or throw.
+using LogSink = std::function<void(LogLevel, std::string_view)>;
+
+struct Options {
+  /// Where everything of this member lives (created if missing, mode 0700). Required.
+  std::filesystem::path data_dir;
+
+  /// Where this member listens, "host:port"; port 0 takes a free one. Empty: no port at all, a one-member embedded
+  /// database, which founds itself.
+  Address listen;
+  /// The address other members and clients are told; default: `listen`. Needed when `listen` names all interfaces.
+  Address advertise;
+  /// Found a new cluster with this member as its only voter. Once, on the first member, with an empty data_dir; ignored
+  /// with a log line when the directory already holds a member.
+  bool found = false;
+  /// Addresses of members of the cluster to join, any of them. Used while this member is not yet part of one.
+  std::vector<Address> join;
+  /// Members state who they are but nothing proves it yet, so only loopback addresses are accepted. True: trust the
+  /// network all the same.
+  bool plain_text = false;
+
+  /// How long a call may take when it names no deadline of its own. More: calls survive longer elections.
+  std::chrono::milliseconds command_timeout{10'000};
+  /// Silence after which a follower stands for election, randomised to between 1x and 2x. At least 3 heartbeats. Less:
+  /// faster failover, and elections started by mere load.
+  std::chrono::milliseconds election_timeout{1000};
+  /// How often an idle leader speaks to its followers.
+  std::chrono::milliseconds heartbeat_interval{100};
+
+  /// Largest command (name and arguments, encoded), also the frame limit between members: the same on all. 64 B to 64
+  /// MiB.
+  std::size_t entry_bytes_max = 8u << 20;
+  /// Bytes of commands accepted and not yet answered; past it calls are refused with `overloaded`.
+  std::size_t pending_bytes_max = 256u << 20;
+  /// The same, as a number of calls.
+  std::size_t pending_calls_max = 65'536;
+  /// Log entries in one LMDB transaction, and in bytes. More: cheaper apply under load; results wait for their whole
+  /// batch.
+  std::size_t batch_entries_max = 512;
+  std::size_t batch_bytes_max = 4u << 20;
+  /// Size of one log segment file.
+  std::size_t segment_bytes = 64u << 20;
+
+  /// Address space reserved for the database, which is its largest possible size. Costs no memory and no disk by
+  /// itself; kept small under sanitizers and valgrind. 1 MiB at least.
+  std::size_t map_size = std::size_t{256} << 30;
+  /// ReadTxns that may be open at once.
+  unsigned readers_max = 1024;
+
+  /// Connections that have not yet said what they are: how many, and how long each may take.
+  unsigned unclassified_max = 256;
+  std::chrono::milliseconds classify_timeout{2000};
+  /// Connections in total, and from one address.
+  unsigned connections_max = 4096;
+  unsigned connections_per_address_max = 1024;
+
+  /// Where log lines go. Default: warnings and errors to standard error.
+  LogSink log_sink;
+};
+
+}  // namespace flotilla

@@ -1,0 +1,75 @@
+// The Raft log on disk: an append-only stream of blocks in segment files. Byte layout and recovery rules: FORMAT.md.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "flotilla/error.hpp"
+#include "flotilla/types.hpp"
+#include "log/file.hpp"
+#include "raft/entry.hpp"
+#include "raft/ready.hpp"
+
+namespace flotilla::log {
+
+struct LogOptions {
+  std::string directory;
+  std::size_t segment_bytes = 64u << 20;
+  std::size_t payload_bytes_max = 64u << 20;
+};
+
+/// Thread: the log thread owns it after open(); read() and term_at() too.
+class Log {
+ public:
+  /// What recovery found.
+  struct Recovered {
+    raft::HardState hard_state;
+    Index commit_index;
+    Index first_index;  ///< oldest entry; last_index + 1 if there is none
+    Index last_index;
+    Term last_term;
+    bool torn_tail = false;  ///< something after the durable part was cut
+  };
+
+  /// Opens or creates. Cuts a torn tail; `damaged` if anything up to durable-through is wrong (nothing is changed
+  /// then).
+  static Result<std::unique_ptr<Log>> open(FileSystem& files, const LogOptions& options);
+  ~Log();
+
+  const Recovered& recovered() const { return recovered_; }
+
+  /// One Ready's write, queued for the next group.
+  struct Write {
+    std::optional<raft::HardState> hard_state;
+    std::span<const raft::Entry> entries;
+    Index commit_index;
+  };
+  /// One block for all of `group` (entries in order; a lower index supersedes), one write, one sync. On success all of
+  /// it is durable. After any failure every later call returns the same error: this run of the log is over.
+  [[nodiscard]] Result<void> append(std::span<const Write> group);
+
+  /// Entries from `first` on, up to `bytes_max` of records but at least one; empty past the end. not_found below
+  /// first_index().
+  [[nodiscard]] Result<std::vector<raft::Entry>> read(Index first, std::size_t bytes_max);
+  /// The term of an entry of the log. not_found outside [first_index, last_index].
+  [[nodiscard]] Result<Term> term_at(Index index);
+
+  Index first_index() const;
+  Index last_index() const;
+  /// Disk space of all segments.
+  std::uint64_t bytes() const;
+
+  /// Removes whole segments that hold nothing at or above `first`. Entries below `first` may remain.
+  [[nodiscard]] Result<void> trim(Index first);
+
+ protected:
+  Log() = default;
+  Recovered recovered_;
+};
+
+}  // namespace flotilla::log

@@ -1,0 +1,39 @@
+// Who belongs to the cluster. In force as soon as its entry is in the log, committed or not (thesis 4.1).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "flotilla/status.hpp"
+#include "flotilla/types.hpp"
+
+namespace flotilla::raft {
+
+/// Members sorted by id, each once. Joint (thesis 4.3) while `outgoing` is not empty: then decisions need a majority of
+/// the voters among `members` and a majority of `outgoing`.
+struct Configuration {
+  std::vector<Member> members;   ///< voters and learners of the newest (incoming) group
+  std::vector<Member> outgoing;  ///< voters of the group that is being left; all voters
+
+  bool joint() const noexcept { return !outgoing.empty(); }
+  bool empty() const noexcept { return members.empty() && outgoing.empty(); }
+  /// In the incoming group, as voter or learner; nullptr if absent.
+  const Member* find(NodeId id) const noexcept;
+  /// A voter of either group.
+  bool is_voter(NodeId id) const noexcept;
+  /// In either group.
+  bool contains(NodeId id) const noexcept;
+  /// All ids of both groups, sorted, each once.
+  std::vector<NodeId> ids() const;
+
+  friend bool operator==(const Configuration&, const Configuration&) = default;
+};
+
+/// u32 version = 1, then the two lists: u32 count, then per member id u64, voter u8, address (u32 length, bytes).
+std::string encode(const Configuration& configuration);
+/// nullopt: malformed, unsorted, doubled ids, or over 64 members.
+std::optional<Configuration> decode_configuration(std::string_view bytes);
+
+}  // namespace flotilla::raft

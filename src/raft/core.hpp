@@ -1,0 +1,118 @@
+// The consensus core: Raft as a deterministic function of its inputs. No I/O, clock, thread, lock, randomness or
+// exception.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "flotilla/error.hpp"
+#include "flotilla/status.hpp"
+#include "raft/configuration.hpp"
+#include "raft/entry.hpp"
+#include "raft/message.hpp"
+#include "raft/ready.hpp"
+
+namespace flotilla::raft {
+
+struct CoreOptions {
+  NodeId id;
+  std::uint64_t seed = 1;        ///< of the election timeouts; different on every member and at every start
+  unsigned election_ticks = 10;  ///< randomised to [election_ticks, 2 * election_ticks)
+  unsigned heartbeat_ticks = 1;
+  std::size_t append_bytes_max = 1u << 20;     ///< entries in one AppendRequest; a single larger entry still goes
+  std::size_t inflight_bytes_max = 16u << 20;  ///< unanswered appends per follower
+  std::size_t inflight_messages_max = 256;
+  std::size_t uncommitted_bytes_max = 256u << 20;  ///< proposals refused with `overloaded` above it
+  std::size_t tail_bytes_max = 64u << 20;          ///< applied entries kept in memory for slow followers
+  std::size_t committed_bytes_max = 16u << 20;     ///< in one Ready
+};
+
+/// What survived on disk.
+struct Restored {
+  HardState hard_state;
+  /// The entry before `entries`: (0, 0) at the very beginning, else where the applied state ends or the log was
+  /// trimmed.
+  Index base_index;
+  Term base_term;
+  /// In force at base_index.
+  Configuration configuration;
+  Index configuration_index;
+  /// Durable entries base_index + 1 ... ; those at or below applied_index may be missing.
+  std::vector<Entry> entries;
+  Index commit_index;  ///< as far as known; at least applied_index
+  Index applied_index;
+  Index first_index;       ///< oldest entry that LogRead can still get; base_index + 1 if there is none
+  std::uint64_t time = 0;  ///< of the entry at base_index
+};
+
+/// Owner thread: loop. Every call is O(1) or O(what it adds); after any of them take_ready() may have something.
+class Core {
+ public:
+  Core(const CoreOptions& options, Restored restored);
+  ~Core();
+  Core(Core&&) noexcept;
+
+  /// One unit of time passed.
+  void tick();
+  /// A message from a peer, already decoded. Never asserts on its contents: what cannot be is ignored and counted.
+  void step(Message message);
+
+  /// Appends an entry as leader and returns its (term, index): it is applied if and only if the entry committed at that
+  /// index has that term. `time` is the caller's wall clock in microseconds; clamped. Errors: not_leader, overloaded,
+  /// proposal_dropped (a transfer is under way).
+  struct Position {
+    Term term;
+    Index index;
+  };
+  [[nodiscard]] Result<Position> propose(EntryType type, SharedBytes payload, std::uint64_t time);
+  /// Appends a change of members. Refused while another is under way or before this leader's first commit
+  /// (invalid_argument, not_leader, overloaded = try again).
+  [[nodiscard]] Result<Position> propose_configuration(Configuration wanted, std::uint64_t time);
+  /// Asks for a read index; the answer arrives in Ready::reads under `id` (unique in this run of the member). Works on
+  /// any member.
+  void request_read(std::uint64_t id);
+  [[nodiscard]] Result<void> transfer_leadership(NodeId to);
+  /// Stands for election now if it may (tests; a one-member cluster at start).
+  void campaign();
+
+  /// The Ready of `sequence`, and every one before it, is durable; its last entry was (term, index), or (0, 0) if it
+  /// had none.
+  void persisted(std::uint64_t sequence, Term term, Index index);
+  /// Everything up to `index` is applied: entries below may leave memory.
+  void applied(Index index);
+  /// The answer to a LogRead; empty if the log no longer has it (then the follower needs a snapshot).
+  void loaded(NodeId peer, Index first_index, Term prev_term, std::vector<Entry> entries);
+  /// The log begins at `first_index` from now on.
+  void trimmed(Index first_index);
+  void snapshot_sent(NodeId peer, Index index);
+  void snapshot_failed(NodeId peer);
+  /// The link to `peer` broke: what was in flight may be lost; probe again.
+  void unreachable(NodeId peer);
+
+  /// True if take_ready() would return something to do.
+  bool has_ready() const;
+  Ready take_ready();
+
+  NodeId id() const;
+  Role role() const;
+  Term term() const;
+  NodeId leader_id() const;  ///< 0 if unknown
+  Index commit_index() const;
+  Index last_index() const;
+  Index stable_index() const;
+  const Configuration& configuration() const;
+  Index configuration_index() const;
+  /// Leader: whether this follower holds everything it could be sent up to about now (a learner may be promoted).
+  bool caught_up(NodeId peer) const;
+  Index match_index(NodeId peer) const;
+  bool transfer_pending() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace flotilla::raft
