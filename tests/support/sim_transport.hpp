@@ -25,9 +25,9 @@ namespace flotilla::test {
 struct SimWeather {
   Duration latency_min = std::chrono::microseconds(50);
   Duration latency_max = std::chrono::microseconds(200);
-  std::size_t chunk_max = 64u << 10;   ///< of one delivery; 1: every byte alone
+  std::size_t chunk_max = 64u << 10;      ///< of one delivery; 1: every byte alone
   std::size_t window_bytes = 128u << 10;  ///< of one direction, sent and not yet read
-  double reset_chance = 0;             ///< per chunk: the connection breaks instead
+  double reset_chance = 0;                ///< per chunk: the connection breaks instead
   Duration user_timeout = std::chrono::seconds(60);
 };
 
@@ -409,10 +409,9 @@ inline void SimNetwork::accept(const Address& at, std::shared_ptr<Socket> socket
   unsigned& failing = failing_accepts_[std::string(net::host_of(at))];
   if (failing > 0) {
     --failing;
-    listening->loop->post(
-        [weak = std::weak_ptr(listening)] {
-          if (const auto alive = weak.lock()) alive->events.failed(Error(Errc::io_error, "too many open files"));
-        });
+    listening->loop->post([weak = std::weak_ptr(listening)] {
+      if (const auto alive = weak.lock()) alive->events.failed(Error(Errc::io_error, "too many open files"));
+    });
     scheduler_.at(scheduler_.now() + std::chrono::milliseconds(100), this,
                   [this, at, socket = std::move(socket)] { accept(at, socket); });
     return;
