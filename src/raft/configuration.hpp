@@ -11,6 +11,9 @@
 
 namespace flotilla::raft {
 
+/// In one group of a configuration.
+inline constexpr std::size_t members_max = 64;
+
 /// Members sorted by id, each once. Joint (thesis 4.3) while `outgoing` is not empty: then decisions need a majority of
 /// the voters among `members` and a majority of `outgoing`.
 struct Configuration {
@@ -30,6 +33,10 @@ struct Configuration {
 
   friend bool operator==(const Configuration&, const Configuration&) = default;
 };
+
+/// Whether a cluster may be governed by it: sorted, ids distinct and not 0, at least one voter among `members`, only
+/// voters in `outgoing`, groups of at most members_max.
+bool valid(const Configuration& configuration) noexcept;
 
 /// u32 version = 1, then the two lists: u32 count, then per member id u64, voter u8, address (u32 length, bytes).
 std::string encode(const Configuration& configuration);

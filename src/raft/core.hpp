@@ -12,7 +12,9 @@
 #include "flotilla/status.hpp"
 #include "raft/configuration.hpp"
 #include "raft/entry.hpp"
+#include "raft/invariants.hpp"
 #include "raft/message.hpp"
+#include "raft/progress.hpp"
 #include "raft/ready.hpp"
 
 namespace flotilla::raft {
@@ -28,6 +30,10 @@ struct CoreOptions {
   std::size_t uncommitted_bytes_max = 256u << 20;  ///< proposals refused with `overloaded` above it
   std::size_t tail_bytes_max = 64u << 20;          ///< applied entries kept in memory for slow followers
   std::size_t committed_bytes_max = 16u << 20;     ///< in one Ready
+  /// A follower refuses new entries while more than this is committed and not applied.
+  std::size_t unapplied_bytes_max = 512u << 20;
+  /// A leader whose own disk completes nothing for so long, while it has something to complete, steps down.
+  unsigned storage_stall_ticks = 50;
 };
 
 /// What survived on disk.
@@ -68,12 +74,17 @@ class Core {
     Index index;
   };
   [[nodiscard]] Result<Position> propose(EntryType type, SharedBytes payload, std::uint64_t time);
-  /// Appends a change of members. Refused while another is under way or before this leader's first commit
-  /// (invalid_argument, not_leader, overloaded = try again).
+  /// Appends a change of members to `wanted` (not joint): directly if at most one voter comes or goes, else through a
+  /// joint configuration that is left by itself. Errors: not_leader; proposal_dropped (a transfer is under way);
+  /// overloaded = try again: another change is under way, this leader has not committed yet, or the voters it has heard
+  /// from lately are no majority of `wanted` (a new voter is a learner first); invalid_argument: not valid, or no
+  /// change.
   [[nodiscard]] Result<Position> propose_configuration(Configuration wanted, std::uint64_t time);
   /// Asks for a read index; the answer arrives in Ready::reads under `id` (unique in this run of the member). Works on
   /// any member.
   void request_read(std::uint64_t id);
+  /// Hands leadership to a voter; proposals are refused meanwhile, for at most election_ticks. Errors: not_leader;
+  /// invalid_argument: not a voter, or this member itself; overloaded: a transfer to another is under way.
   [[nodiscard]] Result<void> transfer_leadership(NodeId to);
   /// Stands for election now if it may (tests; a one-member cluster at start).
   void campaign();
@@ -87,12 +98,19 @@ class Core {
   void loaded(NodeId peer, Index first_index, Term prev_term, std::vector<Entry> entries);
   /// The log begins at `first_index` from now on.
   void trimmed(Index first_index);
-  void snapshot_sent(NodeId peer, Index index);
+  /// The answers to a SnapshotSend: `peer` holds the bytes of a snapshot as of `meta`, and may be told to install it;
+  /// or it could not be brought there.
+  void snapshot_sent(NodeId peer, const SnapshotMeta& meta);
   void snapshot_failed(NodeId peer);
+  /// The answers to a SnapshotOffer: the state is now durably the one of `meta` (which may be newer than the offer), or
+  /// stays what it was. Until then this member takes no entries and does not stand for election.
+  void snapshot_installed(const SnapshotMeta& meta);
+  void snapshot_refused();
   /// The link to `peer` broke: what was in flight may be lost; probe again.
   void unreachable(NodeId peer);
 
-  /// True if take_ready() would return something to do.
+  /// True if take_ready() would return something to do. (A leader may find that a window is full after all: then the
+  /// Ready is empty, and durable like any other.)
   bool has_ready() const;
   Ready take_ready();
 
@@ -109,6 +127,18 @@ class Core {
   bool caught_up(NodeId peer) const;
   Index match_index(NodeId peer) const;
   bool transfer_pending() const;
+  /// Of an entry of this log, as far back as it is known.
+  std::optional<Term> term_at(Index index) const;
+  /// Leader: what it knows about a follower; nullptr if there is none of this id.
+  const Progress* progress(NodeId peer) const;
+  /// Leader: record bytes that are appended and not committed.
+  std::uint64_t uncommitted_bytes() const;
+  /// Messages that could not be, or were for somebody else.
+  std::uint64_t ignored_messages() const;
+
+  Facts facts() const;
+  /// Costly: every invariant that this core alone can check. nullptr, or the name of the broken one.
+  const char* broken() const;
 
  private:
   struct State;

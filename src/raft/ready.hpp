@@ -2,12 +2,10 @@
 //
 // The contract, per Ready, in the order of `sequence`:
 //  1. `messages` may leave at once, before anything is durable.
-//  2. `hard_state` and `entries` go to the log's queue, in order. An entry whose index is not above the log's last
-//  index replaces
-//     the log from there on.
+//  2. `hard_state`, `log_restart` and `entries` go to the log's queue, in order. An entry whose index is not above the
+//     log's last index replaces the log from there on.
 //  3. A Ready is *durable* once it and every Ready before it are. Then: call Core::persisted with its sequence, and let
-//  its
-//     `messages_after_sync` leave. One with nothing to write is durable as soon as the ones before it are.
+//     its `messages_after_sync` leave. One with nothing to write is durable as soon as the ones before it are.
 //  4. `committed` goes to the applier, in order, as soon as wanted: apply does not wait for the local disk.
 //  5. If a write fails, nothing after it happens: this run of the member stops.
 #pragma once
@@ -45,14 +43,36 @@ struct LogRead {
   std::size_t bytes_max = 0;
 };
 
-/// `peer` needs a snapshot. Answer with Core::snapshot_sent / snapshot_failed.
+/// `peer` needs a snapshot: bring a copy of the state over to it, without installing it there. Answer with
+/// Core::snapshot_sent / snapshot_failed.
 struct SnapshotSend {
   NodeId peer;
+};
+
+/// A snapshot: the state as of one entry, and what goes with it.
+struct SnapshotMeta {
+  Index index;
+  Term term;  ///< of the entry at index, not the sender's
+  Configuration configuration;
+  Index configuration_index;
+  std::uint64_t time = 0;  ///< of the entry at index
+
+  friend bool operator==(const SnapshotMeta&, const SnapshotMeta&) = default;
+};
+
+/// The leader's snapshot that this member needs, whose bytes it received on a connection of their own. Install it after
+/// everything handed to the applier before, or not at all; then call Core::snapshot_installed or snapshot_refused.
+struct SnapshotOffer {
+  NodeId from;
+  Index index;
+  Term index_term;
+  Configuration configuration;
 };
 
 struct Ready {
   std::uint64_t sequence = 0;  ///< 1, 2, 3, ... without gaps
   std::optional<HardState> hard_state;
+  std::optional<SnapshotMeta> log_restart;  ///< before `entries`: the log drops everything and begins anew after it
   std::vector<Entry> entries;
   Index commit_index;  ///< to be kept with the next write; needs no write or sync of its own
   std::vector<Message> messages;
@@ -61,10 +81,11 @@ struct Ready {
   std::vector<ReadState> reads;
   std::vector<LogRead> log_reads;
   std::vector<SnapshotSend> snapshot_sends;
-  bool role_changed = false;           ///< role, term or leader differ from the Ready before
-  bool configuration_changed = false;  ///< Core::configuration() differs
+  std::optional<SnapshotOffer> snapshot_offer;  ///< one at a time
+  bool role_changed = false;                    ///< role, term or leader differ from the Ready before
+  bool configuration_changed = false;           ///< Core::configuration() differs
 
-  bool must_write() const { return hard_state.has_value() || !entries.empty(); }
+  bool must_write() const { return hard_state.has_value() || log_restart.has_value() || !entries.empty(); }
 };
 
 }  // namespace flotilla::raft
