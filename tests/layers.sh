@@ -46,7 +46,8 @@ check() {
     may=" $(allowed $folder) "
     while IFS=: read -r file number text; do
       file=${file#"$root"/}
-      target=$(sed -E 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]([^">]+)[">].*/\1/' <<<"$text")
+      [[ $text =~ [\"\<]([^\"\>]+)[\"\>] ]] || continue
+      target=${BASH_REMATCH[1]}
       case $text in
         *'"'*)
           case $target in
