@@ -104,7 +104,7 @@ class DbImpl {
 #ifdef NDEBUG
     set_assert_handler(stop_on_broken_invariant);
 #endif
-    auto started = node::start(log::posix_file_system(), options, commands, random_bits());
+    auto started = node::start({.files = log::posix_file_system(), .random = random_bits()}, options, commands);
     if (!started) return fail(started.error());
     if (options.listen.empty() && started->restored.configuration.members.size() > 1) {
       return fail(Errc::invalid_argument, "this member belongs to a cluster: Options::listen is needed");

@@ -35,16 +35,19 @@ std::string state_path(const Options& options) {
   return options.data_dir / "state";
 }
 
-Result<std::unique_ptr<log::Log>> open_log(log::FileSystem& files, const Options& options) {
-  return log::Log::open(
-      files,
-      {.directory = log_path(options), .segment_bytes = options.segment_bytes, .payload_bytes_max = payload_bytes_max});
+Result<std::unique_ptr<log::Log>> open_log(const Surroundings& surroundings, const Options& options) {
+  return log::Log::open(surroundings.files, {.directory = log_path(options),
+                                             .segment_bytes = options.segment_bytes,
+                                             .payload_bytes_max = payload_bytes_max,
+                                             .prepare_ahead = surroundings.prepare_ahead});
 }
 
-Result<std::unique_ptr<state::Store>> open_store(const Options& options, const Commands& commands) {
+Result<std::unique_ptr<state::Store>> open_store(const Surroundings& surroundings, const Options& options,
+                                                 const Commands& commands) {
   return state::Store::open({.directory = state_path(options),
                              .map_size = options.map_size,
                              .readers_max = options.readers_max,
+                             .sync = surroundings.sync_state,
                              .log_sink = options.log_sink},
                             commands);
 }
@@ -68,19 +71,20 @@ tl::unexpected<Error> without_identity(const Options& options, std::string_view 
 
 /// A directory without data/node may hold what an interrupted first start left: at most the first configuration in the
 /// log, and a database without a single transaction (its two meta pages).
-Result<void> clear_unfinished(log::FileSystem& files, const Options& options) {
+Result<void> clear_unfinished(const Surroundings& surroundings, const Options& options) {
+  log::FileSystem& files = surroundings.files;
   constexpr std::uintmax_t meta_pages_bytes = 2 * 4096;
   std::error_code code;
   const auto state_bytes = std::filesystem::file_size(state_path(options) + "/data.mdb", code);
   if (!code && state_bytes > meta_pages_bytes) {
-    const auto store = open_store(options, Commands());
+    const auto store = open_store(surroundings, options, Commands());
     if (!store) return fail(store.error());
     if ((*store)->applied().index > Index{1}) return without_identity(options, "a database");
   }
   const auto exists = files.exists(log_path(options));
   if (!exists) return fail(exists.error());
   if (*exists) {
-    const auto log = open_log(files, options);
+    const auto log = open_log(surroundings, options);
     if (!log) return fail(log.error());
     if ((*log)->last_index() > Index{1}) return without_identity(options, "a log");
     if (auto removed = remove_files(files, log_path(options)); !removed) return removed;
@@ -102,8 +106,10 @@ Result<void> bootstrap(log::Log& log, NodeId id) {
   return log.append({&write, 1});
 }
 
-Result<Started> start_new(log::FileSystem& files, const Options& options, const Commands& commands, DirectoryLock lock,
-                          std::uint64_t random) {
+Result<Started> start_new(const Surroundings& surroundings, const Options& options, const Commands& commands,
+                          DirectoryLock lock) {
+  log::FileSystem& files = surroundings.files;
+  std::uint64_t random = surroundings.random;
   const bool founds = options.found || options.listen.empty();
   if (!founds && options.join.empty()) {
     return fail(Errc::not_founded,
@@ -111,22 +117,22 @@ Result<Started> start_new(log::FileSystem& files, const Options& options, const 
                             "cluster, or Options::join to enter one",
                             options.data_dir.string()));
   }
-  if (auto cleared = clear_unfinished(files, options); !cleared) return fail(cleared.error());
+  if (auto cleared = clear_unfinished(surroundings, options); !cleared) return fail(cleared.error());
   Started started{.lock = std::move(lock), .identity = {}, .log = {}, .store = {}, .restored = {}};
   started.identity.node_id = NodeId{mix(random)};
   started.identity.incarnation = 1;
   if (founds) started.identity.cluster_id = ClusterId{mix(random), mix(random)};
-  auto log = open_log(files, options);
+  auto log = open_log(surroundings, options);
   if (!log) return fail(log.error());
   started.log = std::move(*log);
   if (founds) {
     if (auto done = bootstrap(*started.log, started.identity.node_id); !done) return fail(done.error());
     started.log.reset();
-    log = open_log(files, options);  // what recovery finds is what every later start goes by
+    log = open_log(surroundings, options);  // what recovery finds is what every later start goes by
     if (!log) return fail(log.error());
     started.log = std::move(*log);
   }
-  auto store = open_store(options, commands);
+  auto store = open_store(surroundings, options, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);
   for (const auto& directory : {options.data_dir, std::filesystem::absolute(options.data_dir).parent_path()}) {
@@ -138,8 +144,9 @@ Result<Started> start_new(log::FileSystem& files, const Options& options, const 
   return started;
 }
 
-Result<Started> start_again(log::FileSystem& files, const Options& options, const Commands& commands,
+Result<Started> start_again(const Surroundings& surroundings, const Options& options, const Commands& commands,
                             DirectoryLock lock, log::Identity identity) {
+  log::FileSystem& files = surroundings.files;
   const auto log_exists = files.exists(log_path(options));
   if (!log_exists) return fail(log_exists.error());
   const std::pair<std::string, bool> parts[] = {{log_path(options), *log_exists},
@@ -153,10 +160,10 @@ Result<Started> start_again(log::FileSystem& files, const Options& options, cons
     }
   }
   Started started{.lock = std::move(lock), .identity = identity, .log = {}, .store = {}, .restored = {}};
-  auto log = open_log(files, options);
+  auto log = open_log(surroundings, options);
   if (!log) return fail(log.error());
   started.log = std::move(*log);
-  auto store = open_store(options, commands);
+  auto store = open_store(surroundings, options, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);
   ++started.identity.incarnation;
@@ -249,7 +256,8 @@ DirectoryLock::~DirectoryLock() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-Result<Started> start(log::FileSystem& files, const Options& options, const Commands& commands, std::uint64_t random) {
+Result<Started> start(const Surroundings& surroundings, const Options& options, const Commands& commands) {
+  log::FileSystem& files = surroundings.files;
   std::error_code code;
   if (std::filesystem::create_directories(options.data_dir, code)) {
     std::filesystem::permissions(options.data_dir, std::filesystem::perms::owner_all, code);
@@ -266,8 +274,8 @@ Result<Started> start(log::FileSystem& files, const Options& options, const Comm
     log_line(options.log_sink, LogLevel::info, "{} already holds a member; Options::found is ignored",
              options.data_dir.string());
   }
-  auto started = identity ? start_again(files, options, commands, std::move(*lock), *identity)
-                          : start_new(files, options, commands, std::move(*lock), random);
+  auto started = identity ? start_again(surroundings, options, commands, std::move(*lock), *identity)
+                          : start_new(surroundings, options, commands, std::move(*lock));
   if (!started) return started;
   auto restored = restore(started->store->applied(), *started->log);
   if (!restored) return fail(restored.error());
