@@ -66,11 +66,16 @@ enum class Progress : std::uint8_t {
   full,   ///< LMDB's transaction cannot grow any more: abort, and run it in parts
 };
 
-void sync_directory(const std::filesystem::path& path) {
+/// Makes the names in a directory durable.
+Result<void> sync_directory(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  ::fsync(descriptor);
-  ::close(descriptor);
+  int code = descriptor < 0 ? errno : 0;
+  if (descriptor >= 0) {
+    if (::fsync(descriptor) != 0) code = errno;
+    ::close(descriptor);
+  }
+  if (code != 0) return fail(fault_of(code, fmt::format("sync the directory {}", path.string())));
+  return {};
 }
 
 }  // namespace
@@ -144,8 +149,9 @@ Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options, Commands
   auto impl = std::make_unique<Impl>(options, std::move(commands), std::move(*env));
   if (auto loaded = impl->load(); !loaded) return fail(loaded.error());
   if (options.sync) {
-    sync_directory(options.directory);
-    sync_directory(std::filesystem::absolute(options.directory).parent_path());
+    if (auto synced = sync_directory(options.directory); !synced) return fail(synced.error());
+    auto synced = sync_directory(std::filesystem::absolute(options.directory / "..").lexically_normal());
+    if (!synced) return fail(synced.error());
   }
   return std::unique_ptr<Store>(new Store(std::move(impl)));
 }
@@ -378,6 +384,7 @@ Result<Progress> Store::Impl::apply_command(const raft::Entry& entry, Batch& bat
 Result<Ending> Store::Impl::call(const CommandFn& command, const raft::Entry& entry, Batch& batch) {
   detail::WriteState& state = batch.state;
   state.begin_command(entry.term, entry.index, std::max(batch.applied.time, entry.time));
+  const auto assertions = assertion_failures();
   Ending ending;
   try {
     const InsideCommand inside;
@@ -394,6 +401,11 @@ Result<Ending> Store::Impl::call(const CommandFn& command, const raft::Entry& en
     ending = {fail(Errc::command_failed, "the command threw something that is not a std::exception"), false};
   }
   state.end_command();
+  // A broken invariant of ours that passed through the command's frames, as an exception of the handler's.
+  if (assertion_failures() != assertions) {
+    return fail(Errc::stopped,
+                fmt::format("an invariant broke in command {} of entry {}", command_.name, entry.index.value));
+  }
   if (!ending.replicated_text) {
     log_line(log_sink_, LogLevel::info, "command {} of entry {} threw: {}", command_.name, entry.index.value,
              ending.result.error().message());
