@@ -193,6 +193,11 @@ void Environment::end_read(Reader* reader) noexcept {
   mdb_txn_abort(owner->txn);
 }
 
+void Environment::sweep_readers() noexcept {
+  int swept = 0;
+  mdb_reader_check(env_.get(), &swept);  // failing to sweep is no fault: the next one may succeed
+}
+
 void Environment::link(Reader* reader) noexcept {
   reader->older = newest_;
   reader->newer = nullptr;

@@ -28,6 +28,9 @@ namespace {
 
 /// Starts over of one batch because a command failed after it wrote; past it the batch is halved.
 constexpr int restarts_max = 8;
+/// Commits between two sweeps of the reader table: the slot of another process that died while it read keeps LMDB from
+/// using any page again that it could see.
+constexpr std::uint64_t commits_per_sweep = 1024;
 /// A command's error text is cut to this, here and in its session.
 constexpr std::size_t error_text_bytes_max = 4096;
 
@@ -133,6 +136,7 @@ class Store::Impl {
   Applied applied_;
   std::atomic<std::uint64_t> applied_index_{0};
   Sessions sessions_;
+  std::uint64_t commits_ = 0;
   std::optional<Error> fault_;
   /// Commands of the batch in hand that failed after they wrote, by index. They fail again whenever what is before them
   /// is run again, so they are not.
@@ -442,6 +446,7 @@ Result<void> Store::Impl::commit(Batch& batch) {
     return committed;
   }
   if (made_tables) env_->publish(batch.state.staged_catalog());
+  if (++commits_ % commits_per_sweep == 0) env_->sweep_readers();
   sessions_.committed();
   applied_ = std::move(batch.applied);
   applied_index_.store(applied_.index.value, std::memory_order_release);

@@ -433,6 +433,18 @@ TEST_CASE("a cursor kept beyond its command or snapshot is dead, not dangerous")
   CHECK_FALSE(kept->next());
   CHECK(kept->key().empty());
   kept.reset();
+  // Also for the next command of the same batch, in the same transaction of LMDB.
+  rig.set_body([&](WriteTxn& txn) -> Result<Bytes> {
+    if (!kept) {
+      kept.emplace(txn.table("t").cursor());
+      return kept->first() ? "first" : "none";
+    }
+    return kept->valid() || kept->first() ? "alive" : "dead";
+  });
+  const auto outcomes = rig.apply({command_entry(3, "body", {}), command_entry(4, "body", {})}).value();
+  CHECK(outcomes[0].result.value() == "first");
+  CHECK(outcomes[1].result.value() == "dead");
+  kept.reset();
   std::optional<ReadTxn> snapshot(rig.read());
   kept.emplace(snapshot->table("t").cursor());
   CHECK(kept->first());
