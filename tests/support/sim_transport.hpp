@@ -181,13 +181,18 @@ class SimNetwork::Socket : public std::enable_shared_from_this<Socket> {
   void transmit() {
     if (dead_ || broken_) return;
     const bool had = !unsent_.empty();
-    while (!unsent_.empty() && window_ < network_.weather.window_bytes) {
-      const std::size_t room = std::min(network_.weather.window_bytes - window_, unsent_.size());
-      const std::size_t most = std::max<std::size_t>(1, std::min(room, network_.weather.chunk_max));
-      const std::size_t count = 1 + network_.scheduler_.below(most);
-      window_ += count;
-      put_on_wire(unsent_.substr(0, count));
-      unsent_.erase(0, count);
+    // Wait for half a window: filling up every byte of room would end in a stream of single bytes.
+    if (window_ <= network_.weather.window_bytes / 2) {
+      std::size_t at = 0;
+      while (at < unsent_.size() && window_ < network_.weather.window_bytes) {
+        const std::size_t room = std::min(network_.weather.window_bytes - window_, unsent_.size() - at);
+        const std::size_t most = std::max<std::size_t>(1, std::min(room, network_.weather.chunk_max));
+        const std::size_t count = 1 + network_.scheduler_.below(most);
+        window_ += count;
+        put_on_wire(unsent_.substr(at, count));
+        at += count;
+      }
+      unsent_.erase(0, at);
     }
     if (!unsent_.empty()) return;
     if (finishing_ && !std::exchange(fin_sent_, true)) put_on_wire({});
@@ -262,7 +267,7 @@ class SimNetwork::Socket : public std::enable_shared_from_this<Socket> {
   }
   void acknowledged(std::size_t count) {
     window_ -= count;
-    if (!dead_ && (!unsent_.empty())) transmit_later();
+    if (!dead_ && !unsent_.empty() && window_ <= network_.weather.window_bytes / 2) transmit_later();
   }
 
   SimNetwork& network_;
