@@ -77,8 +77,8 @@ bool FrameReader::take_header(std::string_view& bytes) {
   if (header_size_ < frame_header_bytes) return false;
   length_ = get_fixed<std::uint32_t>(header_);
   if (length_ > frame_bytes_max_) {
-    broken_.emplace(Errc::entry_too_large, fmt::format("a frame of {} bytes was announced; {} are allowed", length_,
-                                                       frame_bytes_max_));
+    broken_.emplace(Errc::entry_too_large,
+                    fmt::format("a frame of {} bytes was announced; {} are allowed", length_, frame_bytes_max_));
     return false;
   }
   return true;

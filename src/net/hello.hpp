@@ -26,8 +26,8 @@ class HelloReader {
   enum class State : std::uint8_t { short_of, hello, refusal, malformed };
   /// Takes what belongs to the block off the front of `bytes`, never more.
   State feed(std::string_view& bytes);
-  const Hello& hello() const noexcept { return hello_; }     ///< State::hello
-  const Error& error() const noexcept { return error_; }     ///< State::refusal or malformed
+  const Hello& hello() const noexcept { return hello_; }  ///< State::hello
+  const Error& error() const noexcept { return error_; }  ///< State::refusal or malformed
 
  private:
   State malformed(Errc code, std::string why);

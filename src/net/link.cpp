@@ -64,11 +64,11 @@ class Link::Impl final : public ChannelOwner {
 
  private:
   void dial() {
-    dialling_ = transport_.dial(options_.address, options_.dial_timeout,
-                                [this](Result<std::unique_ptr<Connection>> result) {
-                                  if (!result) return attempt_failed(result.error());
-                                  greet(std::move(*result));
-                                });
+    dialling_ =
+        transport_.dial(options_.address, options_.dial_timeout, [this](Result<std::unique_ptr<Connection>> result) {
+          if (!result) return attempt_failed(result.error());
+          greet(std::move(*result));
+        });
   }
 
   void greet(std::unique_ptr<Connection> connection) {

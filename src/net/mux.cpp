@@ -192,10 +192,12 @@ void Mux::Impl::expire() {
 }
 
 Result<void> Mux::Impl::claim(std::string_view first_bytes, const ServiceHandler& handler, bool peeked) {
-  if (first_bytes.empty() || !handler) return fail(Errc::invalid_argument, "a service needs a first byte and a handler");
+  if (first_bytes.empty() || !handler)
+    return fail(Errc::invalid_argument, "a service needs a first byte and a handler");
   for (const char byte : first_bytes) {
     const auto tag = static_cast<Tag>(byte);
-    const bool allowed = peeked ? tag >= 0x20 && tag <= 0x7f : tag <= 0x08 || (tag >= 0x0e && tag <= 0x15) || tag >= 0x80;
+    const bool allowed =
+        peeked ? tag >= 0x20 && tag <= 0x7f : tag <= 0x08 || (tag >= 0x0e && tag <= 0x15) || tag >= 0x80;
     if (!allowed) {
       return fail(Errc::invalid_argument,
                   fmt::format("0x{:02x} cannot be a {} first byte", tag, peeked ? "peeked" : "tagged"));

@@ -11,7 +11,9 @@ namespace flotilla::net {
 class Port::Impl {
  public:
   Impl(MuxOptions options, std::function<void(const Error&)> failed)
-      : loop(std::make_shared<AsioLoop>(std::move(failed))), transport(loop), mux(*loop, transport, std::move(options)) {}
+      : loop(std::make_shared<AsioLoop>(std::move(failed))),
+        transport(loop),
+        mux(*loop, transport, std::move(options)) {}
 
   const std::shared_ptr<AsioLoop> loop;  // sockets that outlive the port keep it
   TcpTransport transport;

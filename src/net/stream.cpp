@@ -335,8 +335,7 @@ class StreamListenerImpl {
   Result<Stream> accept(std::chrono::milliseconds deadline) {
     if (gate_->is_current()) return would_deadlock();
     Lock lock(mutex_);
-    const bool ready =
-        changed_.wait_until(lock, until(deadline), [this] { return closed_ || !waiting_.empty(); });
+    const bool ready = changed_.wait_until(lock, until(deadline), [this] { return closed_ || !waiting_.empty(); });
     if (closed_) return fail(Errc::closed, "the listener is closed");
     if (!ready) return fail(Errc::timeout, "no stream came in time");
     Stream stream = std::move(waiting_.front());
@@ -416,10 +415,10 @@ class StreamMuxImpl : public std::enable_shared_from_this<StreamMuxImpl> {
   Result<void> add_peeked(std::string_view first_bytes, StreamHandler handler) {
     if (!handler) return fail(Errc::invalid_argument, "a service needs a handler");
     return claim(first_bytes, [&] {
-      return port_->mux().add_peeked(
-          first_bytes, [this, handler = std::move(handler)](auto connection, std::string initial) {
-            handler(make_stream(std::move(connection), std::move(initial)));
-          });
+      return port_->mux().add_peeked(first_bytes,
+                                     [this, handler = std::move(handler)](auto connection, std::string initial) {
+                                       handler(make_stream(std::move(connection), std::move(initial)));
+                                     });
     });
   }
 
@@ -449,10 +448,10 @@ class StreamMuxImpl : public std::enable_shared_from_this<StreamMuxImpl> {
 
   void dial(const Address& address, Tag tag, std::chrono::milliseconds deadline,
             std::function<void(Result<Stream>)> done) {
-    gate_->post_or_drop([self = shared_from_this(), address, tag, deadline,
-                         shared = std::make_shared<DialDone>(std::move(done))] {
-      self->dial_now(address, tag, deadline, shared);
-    });
+    gate_->post_or_drop(
+        [self = shared_from_this(), address, tag, deadline, shared = std::make_shared<DialDone>(std::move(done))] {
+          self->dial_now(address, tag, deadline, shared);
+        });
   }
 
   Result<Stream> dial_and_wait(const Address& address, Tag tag, std::chrono::milliseconds deadline) {
@@ -570,16 +569,15 @@ class StreamMuxImpl : public std::enable_shared_from_this<StreamMuxImpl> {
     const std::uint64_t id = ++last_dial_;
     Dial& dial = dials_[id];
     dial.done = done;
-    dial.handle = port_->transport().dial(
-        address, std::clamp(deadline, std::chrono::milliseconds(0), deadline_max),
-        [this, id, tag](Result<std::unique_ptr<net::Connection>> connection) {
-          const auto self = shared_from_this();  // `done` may drop the mux
-          const std::shared_ptr<DialDone> completion = dials_.at(id).done;
-          dials_.erase(id);
-          if (!connection) return (*completion)(fail(connection.error()));
-          (*connection)->send(SharedBytes(std::string(1, static_cast<char>(tag))));
-          (*completion)(make_stream(std::move(*connection), {}));
-        });
+    dial.handle = port_->transport().dial(address, std::clamp(deadline, std::chrono::milliseconds(0), deadline_max),
+                                          [this, id, tag](Result<std::unique_ptr<net::Connection>> connection) {
+                                            const auto self = shared_from_this();  // `done` may drop the mux
+                                            const std::shared_ptr<DialDone> completion = dials_.at(id).done;
+                                            dials_.erase(id);
+                                            if (!connection) return (*completion)(fail(connection.error()));
+                                            (*connection)->send(SharedBytes(std::string(1, static_cast<char>(tag))));
+                                            (*completion)(make_stream(std::move(*connection), {}));
+                                          });
   }
 
   void stop_port() {
@@ -695,15 +693,14 @@ StreamMux::~StreamMux() {
 
 Result<StreamMux> StreamMux::open(StreamMuxOptions options) {
   const LogSink sink = log_sink_or_default(options.log_sink);
-  auto port = net::Port::start({.unclassified_max = options.unclassified_max,
-                                .classify_timeout = options.classify_timeout,
-                                .connections_max = options.connections_max,
-                                .connections_per_address_max = options.connections_per_address_max,
-                                .reserved_for_peers = 0,
-                                .log_sink = sink},
-                               [sink](const Error& error) {
-                                 log_line(sink, LogLevel::error, "port: a handler threw: {}", error.message());
-                               });
+  auto port = net::Port::start(
+      {.unclassified_max = options.unclassified_max,
+       .classify_timeout = options.classify_timeout,
+       .connections_max = options.connections_max,
+       .connections_per_address_max = options.connections_per_address_max,
+       .reserved_for_peers = 0,
+       .log_sink = sink},
+      [sink](const Error& error) { log_line(sink, LogLevel::error, "port: a handler threw: {}", error.message()); });
   StreamMux mux = net::make_stream_mux(std::move(port), true, false);
   if (!options.listen.empty()) {
     const Result<void> listening = mux.impl_->open(options.listen);

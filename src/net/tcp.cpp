@@ -25,7 +25,7 @@ using Tcp = boost::asio::ip::tcp;
 using ErrorCode = boost::system::error_code;
 
 constexpr std::size_t first_read_bytes = 16u << 10;  // per connection; longer bursts go through the loop's scratch
-constexpr int reads_per_turn = 4;                    // of scratch_bytes, so that one connection leaves others their turn
+constexpr int reads_per_turn = 4;  // of scratch_bytes, so that one connection leaves others their turn
 constexpr std::size_t parts_per_write = 64;
 constexpr std::size_t write_bytes_per_turn = 4u << 20;
 constexpr int accepts_per_turn = 64;
@@ -248,10 +248,9 @@ class TcpSocket final : public Endpoint, public std::enable_shared_from_this<Tcp
     if (reading_ || !wants_data() || ended_ || broken_) return;
     reading_ = true;
     if (!first_) first_.reset(new char[first_read_bytes]);
-    socket_.async_read_some(boost::asio::buffer(first_.get(), first_read_bytes),
-                            [self = shared_from_this()](const ErrorCode& error, std::size_t count) {
-                              self->on_read(error, count);
-                            });
+    socket_.async_read_some(
+        boost::asio::buffer(first_.get(), first_read_bytes),
+        [self = shared_from_this()](const ErrorCode& error, std::size_t count) { self->on_read(error, count); });
   }
 
   void on_read(const ErrorCode& error, std::size_t count) {
@@ -397,8 +396,7 @@ Result<std::unique_ptr<Connection>> make_connection(const std::shared_ptr<AsioLo
   ErrorCode error;
   socket.native_non_blocking(true, error);  // tells Asio that it is, which saves it asking at each read
   if (error) return fail(socket_error("preparing a socket", error.value()));
-  return std::make_unique<TcpConnection>(
-      std::make_shared<TcpSocket>(loop, std::move(socket), std::move(remote)));
+  return std::make_unique<TcpConnection>(std::make_shared<TcpSocket>(loop, std::move(socket), std::move(remote)));
 }
 
 // --- listening -----------------------------------------------------------------------------------------------------
@@ -621,9 +619,7 @@ class TcpDialer final : public Endpoint, public std::enable_shared_from_this<Tcp
   }
 
   /// TCP connects a loopback port that nobody listens on to itself if the dialler happens to get that very port.
-  bool connected_to_itself() {
-    return local_address(socket_.native_handle()) == to_address(addresses_[next_ - 1]);
-  }
+  bool connected_to_itself() { return local_address(socket_.native_handle()) == to_address(addresses_[next_ - 1]); }
 
   void end(Result<std::unique_ptr<Connection>> result) {
     if (ended_) return;

@@ -45,7 +45,8 @@ TEST_CASE("the bytes of a frame are those of PROTOCOL.md") {
 TEST_CASE("frames come out as they went in, however the bytes are cut") {
   const std::vector<std::size_t> sizes = {0, 1, 8, 9, 100, 4096, 70000, 300000, 1100000};
   std::string stream;
-  for (const std::size_t size : sizes) stream += wire(frame_of(static_cast<std::uint8_t>(size), std::string(size, 'a')));
+  for (const std::size_t size : sizes)
+    stream += wire(frame_of(static_cast<std::uint8_t>(size), std::string(size, 'a')));
   for (const std::size_t step : {std::size_t{1}, std::size_t{7}, std::size_t{4096}, stream.size()}) {
     CAPTURE(step);
     FrameReader reader(2u << 20);
@@ -124,7 +125,7 @@ TEST_SUITE_END();
 TEST_SUITE_BEGIN("net.hello");
 
 TEST_CASE("the bytes of a statement are those of PROTOCOL.md") {
-  CHECK(hex(encode_hello(sample)) == 
+  CHECK(hex(encode_hello(sample)) ==
         "464c544c010001003200000085e5f34c00887766554433221100ffeeddccbbaa99080706050403020103000000000000000d000000"
         "31302e302e302e313a37343831");
   CHECK(hex(encode_refusal(Error(Errc::wrong_cluster, "no"))) == "464c544c0100010009000000171b12ef012400020000006e6f");

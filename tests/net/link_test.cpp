@@ -268,12 +268,14 @@ TEST_CASE("a peer that accepts and hangs up is not dialled in a hot loop") {
   Host far(world.network, world.scheduler, "far");
   Mux mux(far.loop, far.transport, {});
   REQUIRE(mux.listen("far:1").has_value());
-  REQUIRE(mux.add(raft_tag, [](auto connection, auto) {
-               connection->send(bytes_of(encode_hello(hello_of(2))));
-               connection->finish();
-               static std::vector<std::unique_ptr<Connection>> kept;  // until the end of the test run
-               connection.reset();
-             }).has_value());
+  REQUIRE(mux.add(raft_tag,
+                  [](auto connection, auto) {
+                    connection->send(bytes_of(encode_hello(hello_of(2))));
+                    connection->finish();
+                    static std::vector<std::unique_ptr<Connection>> kept;  // until the end of the test run
+                    connection.reset();
+                  })
+              .has_value());
   Dialling link(world.near, {.address = "far:1", .local = hello_of(1)});
   world.scheduler.run_for(20s);
   CHECK(link.downs.size() < 25);
@@ -307,9 +309,9 @@ TEST_CASE("a peer that connects and says nothing is dropped at the handshake's d
   std::vector<std::unique_ptr<Peer>> kept;
   Mux mux(deaf.loop, deaf.transport, {});
   REQUIRE(mux.listen("deaf:1").has_value());
-  REQUIRE(mux.add(raft_tag, [&](auto connection, auto) {
-               kept.push_back(std::make_unique<Peer>(std::move(connection)));
-             }).has_value());
+  REQUIRE(
+      mux.add(raft_tag, [&](auto connection, auto) { kept.push_back(std::make_unique<Peer>(std::move(connection))); })
+          .has_value());
   Dialling link(world.near, {.address = "deaf:1", .local = hello_of(1), .limits = {.handshake_timeout = 1s}});
   world.scheduler.run_for(1100ms);
   REQUIRE(link.downs.size() == 1);
@@ -460,8 +462,7 @@ TEST_CASE("a link may be destroyed from inside any of its events") {
       ++events;
       if (now == which) link.reset();
     };
-    link.emplace(world.near.loop, world.near.transport,
-                 Link::Options{.address = "far:1", .local = hello_of(1)},
+    link.emplace(world.near.loop, world.near.transport, Link::Options{.address = "far:1", .local = hello_of(1)},
                  Link::Events{.up = [&](const Hello&) { destroy(0); },
                               .frame = [&](ReceivedFrame) { destroy(1); },
                               .down = [&](const Error&) { destroy(2); }});

@@ -20,10 +20,11 @@ struct World {
     REQUIRE(mux.listen("server:7000").has_value());
   }
   void collect(Tag tag) {
-    REQUIRE(mux.add(tag, [this](auto connection, std::string initial) {
-                 taken.push_back(std::make_unique<Peer>(std::move(connection)));
-                 taken.back()->received = std::move(initial);
-               })
+    REQUIRE(mux.add(tag,
+                    [this](auto connection, std::string initial) {
+                      taken.push_back(std::make_unique<Peer>(std::move(connection)));
+                      taken.back()->received = std::move(initial);
+                    })
                 .has_value());
   }
   std::unique_ptr<Peer> connect(std::string first) {
@@ -129,8 +130,8 @@ TEST_CASE("the cap of connections holds, and a reserve of them is for peers alon
   world.collect(echo_tag);
   std::vector<std::unique_ptr<Peer>> peers;
   REQUIRE(world.mux
-              .add(net::raft_tag,
-                   [&](auto connection, std::string) { peers.push_back(std::make_unique<Peer>(std::move(connection))); })
+              .add(net::raft_tag, [&](auto connection,
+                                      std::string) { peers.push_back(std::make_unique<Peer>(std::move(connection))); })
               .has_value());
   std::vector<std::unique_ptr<Peer>> clients;
   for (int count = 0; count < 4; ++count) {

@@ -41,8 +41,7 @@ struct Host {
 };
 
 /// Dials from `host` and waits; nullptr if it failed.
-inline std::unique_ptr<Peer> dial(SimScheduler& scheduler, Host& host, const Address& address,
-                                  Error* why = nullptr) {
+inline std::unique_ptr<Peer> dial(SimScheduler& scheduler, Host& host, const Address& address, Error* why = nullptr) {
   std::unique_ptr<Peer> peer;
   bool ended = false;
   const auto handle = host.transport.dial(address, std::chrono::seconds(5), [&](auto result) {

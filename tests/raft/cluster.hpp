@@ -345,6 +345,9 @@ class Cluster {
     const SnapshotMeta meta = at.received->first;
     at.offer.reset();
     if (meta.index <= Index{at.state.size()}) return core(id).snapshot_refused();
+    // The log is one ordered stream: what was queued before comes first.
+    while (sync_one(id)) {
+    }
     const bool in_log = core(id).term_at(meta.index) == meta.term;
     at.state = std::move(at.received->second);
     at.received.reset();
@@ -354,7 +357,6 @@ class Cluster {
                             at.disk.entries.begin() + static_cast<std::ptrdiff_t>(meta.index - at.disk.base.index));
     } else {
       at.disk.entries.clear();
-      at.writing.clear();  // of a log that is no more; their messages are lost
     }
     at.disk.base = meta;
     core(id).snapshot_installed(meta);

@@ -375,13 +375,13 @@ TEST_CASE("a refused write fails its command even when nobody looks at its resul
   Rig rig;
   REQUIRE(rig.command("put", {"t", "k", "before"}));
   REQUIRE(rig.command("add", {"d", "k", "before"}));
-  for (const auto& [what, misuse] : misuses) {
+  for (const auto& misuse : misuses) {
     for (const bool wrote : {false, true}) {
-      CAPTURE(what);
+      CAPTURE(misuse.first);
       CAPTURE(wrote);
-      const auto refused = rig.run([&, bad = misuse](WriteTxn& txn) -> Result<Bytes> {
+      const auto refused = rig.run([&](WriteTxn& txn) -> Result<Bytes> {
         if (wrote) CHECK(txn.table("t").put("k", "after"));
-        bad(txn);
+        misuse.second(txn);
         return "all is well";
       });
       REQUIRE_FALSE(refused);
