@@ -57,6 +57,7 @@ Result<void> Loader::load(Client& client, std::size_t goal, const std::function<
   Clock::time_point last_progress;
   while (acknowledged_ < goal) {
     if (failure_) return fail(Errc::command_failed, *failure_);
+    if (!client.connected()) return fail(Errc::closed, "the member is gone");
     const Clock::time_point now = Clock::now();
     if (now - last_acknowledgement_ > patience) {
       return fail(Errc::timeout, fmt::format("no record was acknowledged for {} s", patience.count()));

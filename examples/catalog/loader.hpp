@@ -55,7 +55,7 @@ class Loader {
 
   /// Sends through `client` until at least `goal` records are acknowledged; those in flight stay in flight. Calls
   /// `progress` a few times a second. timeout without any acknowledgement for `patience`; command_failed if a record
-  /// was refused for good.
+  /// was refused for good; closed if the client has lost its member: load through another.
   flotilla::Result<void> load(Client& client, std::size_t goal, const std::function<void(std::size_t)>& progress,
                               std::chrono::seconds patience = std::chrono::seconds(25));
   /// Waits until nothing is in flight.
