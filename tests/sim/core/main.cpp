@@ -1,8 +1,9 @@
 // core_sim: some consensus cores under random faults, all invariants after every step.
 //
-//   core_sim [--seeds N] [--from SEED] [--verbose] [--threads N] [--quiet]
+//   core_sim [--seeds N] [--from SEED] [--threads N] [--verbose] [--all]
 //
-// Runs seeds SEED ... SEED + N - 1. The first failure prints the command that replays it.
+// Runs seeds SEED ... SEED + N - 1. A failure prints the command that replays it, and ends the run unless --all is
+// given.
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -25,6 +26,7 @@ struct Arguments {
   std::uint64_t from = 1;
   unsigned threads = 2;
   bool verbose = false;
+  bool all = false;
 };
 
 struct Outcome {
@@ -56,17 +58,19 @@ Outcome run_seed(std::uint64_t seed, bool verbose) {
 
 class Report {
  public:
-  void add(const Outcome& outcome) {
+  /// True if it failed.
+  bool add(const Outcome& outcome) {
     const std::lock_guard lock(mutex_);
     ++seeds_;
     counters_ += outcome.counters;
     // Independent of the order in which the workers finish.
     trace_ += mix(outcome.seed, outcome.trace);
     ++healing_[std::min<std::size_t>(outcome.healing_ticks / 20, healing_.size() - 1)];
-    if (outcome.failure.empty()) return;
+    if (outcome.failure.empty()) return false;
     ++failures_;
     fmt::print("FAILED seed {}: {}\n  {}\n  replay: core_sim --from {} --seeds 1 --verbose\n", outcome.seed,
                outcome.failure, to_string(draw_plan(outcome.seed)), outcome.seed);
+    return true;
   }
 
   int print(double seconds) const {
@@ -110,8 +114,10 @@ bool parse(int argc, char** argv, Arguments& arguments) {
       arguments.threads = static_cast<unsigned>(number());
     } else if (name == "--verbose") {
       arguments.verbose = true;
+    } else if (name == "--all") {
+      arguments.all = true;
     } else {
-      fmt::print("core_sim [--seeds N] [--from SEED] [--threads N] [--verbose]\n");
+      fmt::print("core_sim [--seeds N] [--from SEED] [--threads N] [--verbose] [--all]\n");
       return false;
     }
   }
@@ -129,7 +135,8 @@ int run(const Arguments& arguments) {
     for (unsigned i = 0; i < threads; ++i) {
       workers.emplace_back([&] {
         for (std::uint64_t seed = next++; seed < arguments.from + arguments.seeds; seed = next++) {
-          report.add(run_seed(seed, arguments.verbose));
+          const bool failed = report.add(run_seed(seed, arguments.verbose));
+          if (failed && !arguments.all) next = arguments.from + arguments.seeds;
         }
       });
     }
