@@ -57,7 +57,7 @@ struct Options {
   std::size_t batch_entries_max = 512;
   std::size_t batch_bytes_max = 4u << 20;
   /// Size of one log segment file.
-  std::size_t segment_bytes = 64u << 20;
+  std::size_t segment_bytes = 16u << 20;
 
   /// Address space reserved for the database, which is its largest possible size. Costs no memory and no disk by
   /// itself; kept small under sanitizers and valgrind. 1 MiB at least.

@@ -3,8 +3,9 @@
 // A table is a named, ordered map of byte strings (an LMDB named database). A *sorted-duplicates* table holds several
 // values, themselves sorted, under one key: the natural shape of an index. Keys order as unsigned bytes.
 //
-// Limits of the format, the same on every build: key 1 to 511 bytes, value up to what fits an entry, value in a
-// sorted-duplicates table up to 511 bytes, table name 1 to 255 bytes that do not begin with "__", 1,000 tables.
+// Limits of the format, the same on every build: key 1 to 511 bytes, value up to 64 MiB, value in a sorted-duplicates
+// table 1 to 511 bytes, table name 1 to 255 bytes (none of them zero) that do not begin with "__", 1,000 tables. A
+// longer key or name may be asked for; nothing is found.
 //
 // Views (std::string_view) point into the memory map. Those from a ReadTxn are valid as long as it lives; those from a
 // WriteTxn only until the next write of the same command.
@@ -27,6 +28,7 @@
 namespace flotilla {
 
 inline constexpr std::size_t key_bytes_max = 511;
+inline constexpr std::size_t value_bytes_max = std::size_t{64} << 20;
 inline constexpr std::size_t duplicate_bytes_max = 511;
 inline constexpr std::size_t table_name_bytes_max = 255;
 inline constexpr std::size_t tables_max = 1000;
@@ -46,9 +48,10 @@ class CursorState;  // owns one LMDB cursor
 
 using KeyValue = std::pair<std::string_view, std::string_view>;
 
-/// Walks one table in both directions. Every move says whether it stands on a pair; key() and value() require that.
-/// Must not outlive its transaction. In a write transaction, any write makes its views invalid; move before reading
-/// again.
+/// Walks one table in both directions. Every move says whether it stands on a pair; without one key() and value() are
+/// empty, and only an absolute move (first, last, seek, find) leads back into the table. Must not outlive its
+/// transaction. In a write transaction, any write makes its views invalid; move before reading again: next() and
+/// previous() lead to the neighbours of the pair it stood on, also when that one was removed.
 class Cursor {
  public:
   Cursor(Cursor&&) noexcept;

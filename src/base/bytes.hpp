@@ -26,6 +26,8 @@ class SharedBytes {
   const char* data() const noexcept { return view_.data(); }
   std::size_t size() const noexcept { return view_.size(); }
   bool empty() const noexcept { return view_.empty(); }
+  /// What keeps the bytes alive: for further slices of them.
+  const std::shared_ptr<const void>& owner() const noexcept { return owner_; }
   /// Requires: offset + count <= size().
   SharedBytes slice(std::size_t offset, std::size_t count) const { return {owner_, view_.substr(offset, count)}; }
 

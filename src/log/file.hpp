@@ -23,8 +23,13 @@ class File {
   /// Data and length are on the medium. After a failure nothing may be written to this file again.
   [[nodiscard]] virtual Result<void> sync() = 0;
   [[nodiscard]] virtual Result<std::uint64_t> size() = 0;
+  /// Reserves space for, and makes the file at least, `bytes` long; what was not written reads as zeros. disk_full
+  /// comes now rather than in the middle of a write. No effect where the file system cannot reserve.
+  [[nodiscard]] virtual Result<void> allocate(std::uint64_t bytes) = 0;
 };
 
+/// Thread: any, except that one path is one thread's at a time. Errors: disk_full (no space, no quota), not_found (the
+/// path does not exist), else io_error; the message has the call, the path and the system's reason.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
@@ -42,6 +47,9 @@ class FileSystem {
 
 /// The real one. Process-wide, stateless.
 FileSystem& posix_file_system();
+
+/// The directory that holds `path`: "." if it names none.
+std::string directory_of(const std::string& path);
 
 /// Whole-file helpers: write to `path`.tmp, sync, rename, sync the directory / read it all.
 [[nodiscard]] Result<void> write_file_durably(FileSystem& files, const std::string& path, std::string_view bytes);

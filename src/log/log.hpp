@@ -19,8 +19,12 @@ namespace flotilla::log {
 
 struct LogOptions {
   std::string directory;
-  std::size_t segment_bytes = 64u << 20;
+  std::size_t segment_bytes = 64u << 20;  ///< rounded up to 512; a larger block gets a segment of its own size
   std::size_t payload_bytes_max = 64u << 20;
+  /// The next segment is written with zeros by a thread of the log's own. Off (the simulator): made when it is needed.
+  bool prepare_ahead = true;
+  /// Of a new log: told apart from every other by it. 0: drawn at random.
+  std::uint64_t stream_id = 0;
 };
 
 /// Thread: the log thread owns it after open(); read() and term_at() too.
@@ -67,8 +71,18 @@ class Log {
   /// Removes whole segments that hold nothing at or above `first`. Entries below `first` may remain.
   [[nodiscard]] Result<void> trim(Index first);
 
- protected:
-  Log() = default;
+  /// Drops every entry; the next one has index last.next(). Term and vote stay. For an installed snapshot that ends at
+  /// (last, last_term): from the moment it is durable, recovery finds an empty log that begins right after it.
+  [[nodiscard]] Result<void> begin_anew(Index last, Term last_term);
+
+  Log(const Log&) = delete;
+  Log& operator=(const Log&) = delete;
+
+ private:
+  struct Impl;
+  explicit Log(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
   Recovered recovered_;
 };
 

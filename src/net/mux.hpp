@@ -21,8 +21,8 @@ inline constexpr Tag forward_tag = 0x01;
 inline constexpr Tag snapshot_tag = 0x02;
 inline constexpr Tag admin_tag = 0x03;
 
-/// A service gets the connection (paused; call start() and resume()) and the bytes that arrived after the tag (or,
-/// peeked, with it).
+/// A service gets the connection (paused) and the bytes that arrived after the tag (or, peeked, with it). Before it
+/// returns it calls start(), or destroys the connection; resume() may come later.
 using ServiceHandler = std::function<void(std::unique_ptr<Connection> connection, std::string initial)>;
 
 struct MuxOptions {

@@ -33,7 +33,7 @@ class Port : public std::enable_shared_from_this<Port> {
 };
 
 /// The public stream layer on a port that may be shared with a database (which then passes the tags it keeps for
-/// itself).
+/// itself; it closes the StreamMux before it stops the port).
 StreamMux make_stream_mux(std::shared_ptr<Port> port, bool owns_port, bool database_tags_reserved);
 
 }  // namespace flotilla::net

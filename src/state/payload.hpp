@@ -34,6 +34,8 @@ std::string encode_command(const CallId& call, std::uint64_t acknowledged_below,
 std::size_t encoded_command_bytes(std::string_view name, std::span<const std::string_view> args);
 /// nullopt: malformed. At most 65,536 arguments.
 std::optional<CommandPayload> decode_command(std::string_view payload);
+/// The same into `command`, whose memory is used again. False: malformed, and `command` is unspecified.
+[[nodiscard]] bool decode_command(std::string_view payload, CommandPayload& command);
 
 /// Opens a session: its owner and incarnation end every earlier session of that node.
 struct SessionPayload {

@@ -1,0 +1,92 @@
+#include "node/applier.hpp"
+
+#include <exception>
+#include <iterator>
+#include <utility>
+
+namespace flotilla::node {
+
+Applier::Applier(Executor& loop, Executor& executor, state::Store& store, Calls& calls, Limits limits, Events events)
+    : loop_(loop), executor_(executor), store_(store), calls_(calls), limits_(limits), events_(std::move(events)) {}
+
+void Applier::submit(std::vector<raft::Entry> entries) {
+  bool schedule = false;
+  {
+    const std::lock_guard lock(mutex_);
+    queued_.insert(queued_.end(), std::make_move_iterator(entries.begin()), std::make_move_iterator(entries.end()));
+    schedule = !std::exchange(scheduled_, true);
+  }
+  if (schedule) executor_.post([this] { drain(); });
+}
+
+std::vector<raft::Entry> Applier::next_batch() {
+  std::vector<raft::Entry> batch;
+  std::size_t bytes = 0;
+  const std::lock_guard lock(mutex_);
+  while (!queued_.empty() && batch.size() < limits_.entries && bytes < limits_.bytes) {
+    bytes += queued_.front().payload.size();
+    batch.push_back(std::move(queued_.front()));
+    queued_.pop_front();
+  }
+  if (batch.empty()) scheduled_ = false;
+  return batch;
+}
+
+void Applier::drain() {
+  while (!failed_) {
+    const std::vector<raft::Entry> batch = next_batch();
+    if (batch.empty() || !apply(batch)) return;
+  }
+}
+
+Result<std::vector<state::Outcome>> Applier::apply_to_store(const std::vector<raft::Entry>& batch) {
+  try {
+    return store_.apply(batch);
+  } catch (const std::exception& thrown) {  // memory, or a broken invariant: apply is over
+    return fail(Errc::stopped, std::string("applying failed: ") + thrown.what());
+  }
+}
+
+bool Applier::apply(const std::vector<raft::Entry>& batch) {
+  auto outcomes = apply_to_store(batch);
+  if (!outcomes) {
+    failed_ = true;
+    loop_.post([this, error = outcomes.error()] { events_.failed(error); });
+    return false;
+  }
+  Progress progress;
+  progress.applied_index = batch.back().index;
+  for (state::Outcome& outcome : *outcomes) {
+    if (outcome.call.session != calls_.session()) continue;
+    if (outcome.call.sequence == 0) {
+      progress.session_outcomes.push_back(std::move(outcome.result));
+    } else if (auto done = calls_.take(outcome.call.sequence)) {
+      (*done)(std::move(outcome.result));
+      progress.ended.push_back(outcome.call.sequence);
+    }
+  }
+  report(std::move(progress));
+  return true;
+}
+
+void Applier::report(Progress progress) {
+  {
+    const std::lock_guard lock(mutex_);
+    unreported_.applied_index = progress.applied_index;
+    std::move(progress.ended.begin(), progress.ended.end(), std::back_inserter(unreported_.ended));
+    std::move(progress.session_outcomes.begin(), progress.session_outcomes.end(),
+              std::back_inserter(unreported_.session_outcomes));
+    if (std::exchange(reporting_, true)) return;
+  }
+  loop_.post([this] {
+    Progress all;
+    {
+      const std::lock_guard lock(mutex_);
+      all = std::exchange(unreported_, {});
+      reporting_ = false;
+    }
+    events_.applied(std::move(all));
+  });
+}
+
+}  // namespace flotilla::node

@@ -1,0 +1,60 @@
+// The apply thread's work: committed entries become LMDB transactions, and calls of this process end with their
+// results.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <vector>
+
+#include "base/executor.hpp"
+#include "node/calls.hpp"
+#include "raft/entry.hpp"
+#include "state/store.hpp"
+
+namespace flotilla::node {
+
+/// submit() on the loop thread; the store is written on the apply executor alone.
+class Applier {
+ public:
+  struct Limits {
+    std::size_t entries = 0;
+    std::size_t bytes = 0;
+  };
+  struct Progress {
+    Index applied_index;
+    std::vector<std::uint64_t> ended;             ///< sequences of calls of this process that ended
+    std::vector<Result<Bytes>> session_outcomes;  ///< of session entries of this process
+  };
+  struct Events {
+    std::function<void(Progress)> applied;     ///< on the loop
+    std::function<void(const Error&)> failed;  ///< on the loop, once: a local fault, apply is over
+  };
+  Applier(Executor& loop, Executor& executor, state::Store& store, Calls& calls, Limits limits, Events events);
+
+  /// Contiguous with what was submitted before.
+  void submit(std::vector<raft::Entry> entries);
+
+ private:
+  void drain();
+  std::vector<raft::Entry> next_batch();
+  Result<std::vector<state::Outcome>> apply_to_store(const std::vector<raft::Entry>& batch);
+  bool apply(const std::vector<raft::Entry>& batch);
+  void report(Progress progress);
+
+  Executor& loop_;
+  Executor& executor_;
+  state::Store& store_;
+  Calls& calls_;
+  const Limits limits_;
+  Events events_;
+  std::mutex mutex_;
+  std::deque<raft::Entry> queued_;  // guarded by mutex_
+  bool scheduled_ = false;          // guarded by mutex_
+  Progress unreported_;             // guarded by mutex_
+  bool reporting_ = false;          // guarded by mutex_: the loop will look at unreported_
+  bool failed_ = false;             // apply executor
+};
+
+}  // namespace flotilla::node

@@ -1,0 +1,86 @@
+// The calls of this process that have not ended: who waits, and under which id.
+//
+// Invariant: every call that begin() admitted is ended exactly once, by whoever takes it first: the applier with its
+// result, or the loop with a refusal, a timeout or "unknown".
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <future>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "flotilla/db.hpp"
+#include "flotilla/error.hpp"
+#include "state/payload.hpp"
+
+namespace flotilla::node {
+
+/// What runs when a call ends: a promise or a function.
+class Done {
+ public:
+  explicit Done(std::promise<Result<Bytes>> promise) : promise_(std::move(promise)) {}
+  explicit Done(Completion function) : function_(std::move(function)) {}
+
+  /// What a function of the caller throws is dropped: it must not stop the thread that ends calls.
+  void operator()(Result<Bytes> result) {
+    if (function_) {
+      try {
+        function_(std::move(result));
+      } catch (...) {
+      }
+    } else {
+      promise_->set_value(std::move(result));
+    }
+  }
+
+ private:
+  std::optional<std::promise<Result<Bytes>>> promise_;
+  Completion function_;
+};
+
+/// Thread: any.
+class Calls {
+ public:
+  struct Limits {
+    std::size_t bytes = 0;
+    std::size_t calls = 0;
+  };
+  Calls(std::uint64_t session, Limits limits) : session_(session), limits_(limits) {}
+
+  struct Ticket {
+    state::CallId id;
+    std::uint64_t acknowledged_below = 0;
+  };
+  /// Admits a call of `bytes` and gives it an id; takes `done` only if it does. overloaded, or the reason given to
+  /// refuse_new().
+  [[nodiscard]] Result<Ticket> begin(std::size_t bytes, Done& done);
+  /// Whoever gets it must run it. nullopt: it ended already.
+  [[nodiscard]] std::optional<Done> take(std::uint64_t sequence);
+  /// Every later begin() is refused with this.
+  void refuse_new(Error why);
+  std::uint64_t session() const { return session_; }
+  std::size_t size() const;
+
+ private:
+  struct Waiting {
+    Done done;
+    std::size_t bytes;
+  };
+
+  const std::uint64_t session_;
+  const Limits limits_;
+  mutable std::mutex mutex_;
+  std::optional<Error> refused_;
+  std::size_t bytes_ = 0;
+  std::uint64_t next_sequence_ = 1;
+  std::unordered_map<std::uint64_t, Waiting> waiting_;
+  /// ended_[i]: whether sequence oldest_ + i has ended; the front is always one that has not.
+  std::deque<bool> ended_;
+  std::uint64_t oldest_ = 1;
+};
+
+}  // namespace flotilla::node

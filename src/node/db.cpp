@@ -1,0 +1,425 @@
+// Behind the public DB: owns the threads, opens in one order and closes in the reverse one.
+#include "flotilla/db.hpp"
+
+#include <algorithm>
+#include <mutex>
+#include <random>
+#include <shared_mutex>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/assert.hpp"
+#include "base/log_sink.hpp"
+#include "net/port.hpp"
+#include "node/fork.hpp"
+#include "node/node.hpp"
+#include "node/start.hpp"
+#include "node/thread_executor.hpp"
+
+namespace flotilla {
+namespace {
+
+using namespace std::chrono_literals;
+
+std::uint64_t random_bits() {
+  std::random_device device;
+  return (std::uint64_t{device()} << 32) | device();
+}
+
+std::uint64_t wall_clock() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count());
+}
+
+std::string_view host_of(std::string_view address) {
+  const std::size_t colon = address.rfind(':');
+  return colon == std::string_view::npos ? address : address.substr(0, colon);
+}
+
+bool is_loopback(std::string_view address) {
+  const std::string_view host = host_of(address);
+  return host == "localhost" || host == "[::1]" || host.starts_with("127.");
+}
+
+Result<void> check_addresses(const Options& options) {
+  if (options.plain_text) return {};
+  std::vector<Address> addresses = options.join;
+  addresses.push_back(options.listen);
+  addresses.push_back(options.advertise);
+  for (const Address& address : addresses) {
+    if (address.empty() || is_loopback(address)) continue;
+    return fail(
+        Errc::invalid_argument,
+        fmt::format("{} is not a loopback address, and nothing yet proves who a peer is: set Options::plain_text "
+                    "only on a network where every host is trusted",
+                    address));
+  }
+  return {};
+}
+
+Result<void> check(const Options& options) {
+  const auto invalid = [](std::string what) { return fail(Errc::invalid_argument, std::move(what)); };
+  if (options.data_dir.empty()) return invalid("Options::data_dir is not set");
+  if (options.listen.empty() && !options.join.empty()) return invalid("Options::join needs Options::listen");
+  if (options.found && !options.join.empty()) return invalid("Options::found and Options::join exclude each other");
+  if (options.entry_bytes_max < 64 || options.entry_bytes_max > (64u << 20)) {
+    return invalid("Options::entry_bytes_max is outside 64 B to 64 MiB");
+  }
+  if (options.map_size < (1u << 20)) return invalid("Options::map_size is below 1 MiB");
+  if (options.segment_bytes < (64u << 10)) return invalid("Options::segment_bytes is below 64 KiB");
+  if (options.batch_entries_max == 0 || options.batch_bytes_max == 0) return invalid("Options::batch_*_max is 0");
+  if (options.readers_max == 0) return invalid("Options::readers_max is 0");
+  if (options.heartbeat_interval < 1ms || options.election_timeout < 3 * options.heartbeat_interval) {
+    return invalid("Options::election_timeout is below 3 heartbeat intervals");
+  }
+  return check_addresses(options);
+}
+
+#ifdef NDEBUG
+/// In a release build a broken invariant stops the member whose thread met it, not the host.
+struct InvariantBroken : std::logic_error {
+  using std::logic_error::logic_error;
+};
+[[noreturn]] void stop_on_broken_invariant(const char* expression, const char* file, int line) {
+  throw InvariantBroken(fmt::format("broken invariant: {} ({}:{})", expression, file, line));
+}
+#endif
+
+}  // namespace
+
+namespace detail {
+
+class DbImpl {
+ public:
+  static Result<std::shared_ptr<DbImpl>> open(Options options, const Commands& commands) {
+    options.log_sink = log_sink_or_default(std::move(options.log_sink));
+    if (auto valid = check(options); !valid) return fail(valid.error());
+    if (auto valid = commands.check(); !valid) return fail(valid.error());
+    for (const std::string& name : commands.replaced()) {
+      log_line(options.log_sink, LogLevel::warning, "command '{}' was registered twice; the last one is used", name);
+    }
+#ifdef NDEBUG
+    set_assert_handler(stop_on_broken_invariant);
+#endif
+    auto started = node::start(log::posix_file_system(), options, commands, random_bits());
+    if (!started) return fail(started.error());
+    if (options.listen.empty() && started->restored.configuration.members.size() > 1) {
+      return fail(Errc::invalid_argument, "this member belongs to a cluster: Options::listen is needed");
+    }
+    std::shared_ptr<DbImpl> impl(new DbImpl(std::move(options), std::move(*started)));
+    if (auto running = impl->run(); !running) {
+      static_cast<void>(impl->close());
+      return fail(running.error());
+    }
+    return impl;
+  }
+
+  ~DbImpl() {
+    if (forked()) {
+      release_forked();
+    } else {
+      static_cast<void>(close());
+    }
+  }
+
+  void command(std::string_view name, std::span<const std::string_view> args, node::Done done, CallOptions call) {
+    if (auto refused = refuse(name, args)) return done(fail(std::move(*refused)));
+    const std::size_t bytes = state::encoded_command_bytes(name, args);
+    const auto ticket = calls_.begin(bytes, done);
+    if (!ticket) return done(fail(ticket.error()));
+    node_->submit({.sequence = ticket->id.sequence,
+                   .payload = SharedBytes(state::encode_command(ticket->id, ticket->acknowledged_below, name, args)),
+                   .deadline = deadline(call)});
+  }
+
+  void barrier(IndexCompletion done, CallOptions call, Index at_least = {}) {
+    if (auto refused = refuse_any()) return done(fail(std::move(*refused)));
+    node_->submit(node::Reads::Barrier{deadline(call), std::move(done), at_least});
+  }
+
+  Result<ReadTxn> read_local() {
+    if (forked()) return fail(Error(Errc::forked));
+    if (state::inside_command()) return fail(inside_command_error());
+    const std::shared_lock lock(store_mutex_);
+    if (!store_) return fail(Errc::closed, "the database was closed");
+    return store_->read();
+  }
+
+  Result<ReadTxn> read_after(Index at_least, CallOptions call) {
+    if (would_block_itself()) return fail(Error(Errc::would_deadlock));
+    std::promise<Result<Index>> promise;
+    auto future = promise.get_future();
+    barrier([&promise](Result<Index> result) { promise.set_value(std::move(result)); }, call, at_least);
+    if (auto reached = future.get(); !reached) return fail(reached.error());
+    return read_local();
+  }
+
+  bool would_block_itself() const {
+    return state::inside_command() || port_->loop().is_current() || apply_thread_->is_current() ||
+           log_thread_->is_current();
+  }
+
+  Status status() const {
+    const std::shared_lock lock(store_mutex_);
+    if (store_ && !forked()) return node_->status();
+    return last_status_;
+  }
+  bool is_leader() const {
+    return node_->is_leader();
+  }
+  std::optional<Member> leader() const {
+    return node_->leader();
+  }
+  StreamMux& streams() {
+    return *streams_;
+  }
+  bool forked() const {
+    return node::fork_generation() != fork_generation_;
+  }
+
+  Result<void> close() {
+    if (forked()) return fail(Error(Errc::forked));
+    if (would_block_itself()) return fail(Error(Errc::would_deadlock));
+    const std::lock_guard closing(close_mutex_);
+    if (std::exchange(closed_, true)) return {};
+    port_->run_and_wait([this] {
+      if (node_) node_->stop(Error(Errc::shutting_down, "the database was closed; the command was not sent"));
+    });
+    if (streams_) streams_->close();
+    apply_thread_->stop();
+    log_thread_->stop();
+    port_->stop();
+    node_->loop_ended();
+    const std::unique_lock lock(store_mutex_);
+    last_status_ = node_->status();
+    started_.store.reset();
+    store_ = nullptr;
+    started_.log.reset();
+    lock_.reset();
+    return {};
+  }
+
+ private:
+  DbImpl(Options options, node::Started started)
+      : options_(std::move(options)),
+        started_(std::move(started)),
+        lock_(std::move(started_.lock)),
+        store_(started_.store.get()),
+        calls_(random_bits() | 1, {options_.pending_bytes_max, options_.pending_calls_max}) {}
+
+  Result<void> run() {
+    const auto failed = [this](const Error& error) { fail_stop(error); };
+    port_ = net::Port::start({.unclassified_max = options_.unclassified_max,
+                              .classify_timeout = options_.classify_timeout,
+                              .connections_max = options_.connections_max,
+                              .connections_per_address_max = options_.connections_per_address_max,
+                              .log_sink = options_.log_sink},
+                             failed);
+    log_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-log", failed);
+    apply_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-apply", failed);
+    streams_.emplace(net::make_stream_mux(port_, false, true));
+    const Index committed = std::max(started_.restored.commit_index, started_.restored.applied_index);
+    Result<void> listening;
+    port_->run_and_wait([this, &listening] {
+      if (!options_.listen.empty()) listening = port_->mux().listen(options_.listen);
+      make_node();
+      if (listening) node_->start();
+    });
+    if (!listening) return listening;
+    if (!committed) return {};
+    // What the log says is committed is visible to the first read.
+    std::promise<Result<Index>> applied;
+    auto reached = applied.get_future();
+    node_->submit(node::Reads::Barrier{
+        Duration::max(), [&applied](Result<Index> result) { applied.set_value(std::move(result)); }, committed});
+    if (auto result = reached.get(); !result) return fail(result.error());
+    return {};
+  }
+
+  void make_node() {
+    node::NodeOptions node;
+    node.cluster_id = started_.identity.cluster_id;
+    node.node_id = started_.identity.node_id;
+    node.incarnation = started_.identity.incarnation;
+    if (!options_.listen.empty()) node.advertise = advertised();
+    node.join = options_.join;
+    node.seed = random_bits();
+    node.election_timeout = options_.election_timeout;
+    node.heartbeat_interval = options_.heartbeat_interval;
+    node.entry_bytes_max = options_.entry_bytes_max;
+    node.batch = {options_.batch_entries_max, options_.batch_bytes_max};
+    node.log_sink = options_.log_sink;
+    node.wall_clock = wall_clock;
+    node.keep_cluster_id = [this](const ClusterId& id) {
+      started_.identity.cluster_id = id;
+      return log::write_identity(log::posix_file_system(), node::identity_path(options_), started_.identity);
+    };
+    node_ =
+        std::make_unique<node::Node>(node::Node::Parts{port_->loop(), *log_thread_, *apply_thread_, port_->transport(),
+                                                       port_->mux(), *started_.log, *started_.store, calls_},
+                                     std::move(node), std::move(started_.restored));
+  }
+
+  /// The port may have been chosen by the system.
+  Address advertised() const {
+    const Address bound = port_->mux().address();
+    const std::string port = bound.empty() ? std::string() : bound.substr(bound.rfind(':'));
+    const Address& wanted = options_.advertise.empty() ? options_.listen : options_.advertise;
+    return wanted.ends_with(":0") && !port.empty() ? Address(host_of(wanted)) + port : wanted;
+  }
+
+  void fail_stop(const Error& error) {
+    port_->loop().post([this, error] {
+      if (node_) node_->fail_stop(error);
+    });
+  }
+
+  Duration deadline(CallOptions call) const {
+    return port_->loop().now() + call.timeout.value_or(options_.command_timeout);
+  }
+
+  static Error inside_command_error() {
+    return Error(Errc::would_deadlock, "a command must not call into the database: it has its transaction");
+  }
+
+  std::optional<Error> refuse_any() const {
+    if (forked()) return Error(Errc::forked);
+    if (state::inside_command()) return inside_command_error();
+    return std::nullopt;
+  }
+
+  std::optional<Error> refuse(std::string_view name, std::span<const std::string_view> args) const {
+    if (auto refused = refuse_any()) return refused;
+    {
+      const std::shared_lock lock(store_mutex_);
+      if (!store_) return Error(Errc::shutting_down, "the database was closed; the command was not sent");
+      if (!store_->has_command(name)) {
+        return Error(Errc::unknown_command, fmt::format("no command '{}' is registered; nothing was sent", name));
+      }
+    }
+    if (state::encoded_command_bytes(name, args) > options_.entry_bytes_max) {
+      return Error(Errc::entry_too_large,
+                   fmt::format("the command has {} bytes, Options::entry_bytes_max is {}; nothing was sent",
+                               state::encoded_command_bytes(name, args), options_.entry_bytes_max));
+    }
+    return std::nullopt;
+  }
+
+  /// In a forked child there are no threads to join, and the files belong to the parent: forget everything.
+  void release_forked() {
+    static_cast<void>(node_.release());
+    static_cast<void>(log_thread_.release());
+    static_cast<void>(apply_thread_.release());
+    static_cast<void>(started_.store.release());
+    static_cast<void>(started_.log.release());
+    static_cast<void>(new std::shared_ptr<net::Port>(std::move(port_)));
+    static_cast<void>(new std::optional<StreamMux>(std::move(streams_)));
+    streams_.reset();
+  }
+
+  const std::uint64_t fork_generation_ = node::fork_generation();
+  Options options_;
+  node::Started started_;
+  std::optional<node::DirectoryLock> lock_;
+  state::Store* store_;                    // guarded by store_mutex_; null once closed
+  mutable std::shared_mutex store_mutex_;  // close() against readers of store_
+  node::Calls calls_;
+  std::shared_ptr<net::Port> port_;
+  std::unique_ptr<node::ThreadExecutor> log_thread_;
+  std::unique_ptr<node::ThreadExecutor> apply_thread_;
+  std::unique_ptr<node::Node> node_;
+  std::optional<StreamMux> streams_;
+  std::mutex close_mutex_;
+  bool closed_ = false;  // guarded by close_mutex_
+  Status last_status_;   // guarded by store_mutex_
+};
+
+}  // namespace detail
+
+Result<DB> DB::open(const Options& options, const Commands& commands) {
+  auto impl = detail::DbImpl::open(options, commands);
+  if (!impl) return fail(impl.error());
+  return DB(std::move(*impl));
+}
+
+DB::DB(std::shared_ptr<detail::DbImpl> impl) : impl_(std::move(impl)) {}
+DB::DB(DB&&) noexcept = default;
+DB& DB::operator=(DB&&) noexcept = default;
+
+DB::~DB() {
+  if (!impl_ || impl_->forked() || !impl_->would_block_itself()) return;
+  // Destroyed on one of the database's own threads, which closing has to join: another thread does it.
+  std::thread([impl = std::move(impl_)]() mutable { impl.reset(); }).detach();
+}
+
+std::future<Result<Bytes>> DB::command(std::string_view name, std::initializer_list<std::string_view> args,
+                                       CallOptions call) {
+  return command(name, std::span(args.begin(), args.size()), call);
+}
+
+std::future<Result<Bytes>> DB::command(std::string_view name, std::span<const std::string_view> args,
+                                       CallOptions call) {
+  std::promise<Result<Bytes>> promise;
+  auto future = promise.get_future();
+  if (!impl_->forked() && impl_->would_block_itself()) {
+    promise.set_value(
+        fail(Errc::would_deadlock,
+             "waiting for this future here would stop the thread that answers it; use the completion form"));
+  } else {
+    impl_->command(name, args, node::Done(std::move(promise)), call);
+  }
+  return future;
+}
+
+void DB::command(std::string_view name, std::initializer_list<std::string_view> args, Completion done,
+                 CallOptions call) {
+  command(name, std::span(args.begin(), args.size()), std::move(done), call);
+}
+
+void DB::command(std::string_view name, std::span<const std::string_view> args, Completion done, CallOptions call) {
+  impl_->command(name, args, node::Done(std::move(done)), call);
+}
+
+Result<ReadTxn> DB::read(Consistency consistency, CallOptions call) {
+  return consistency == Consistency::local ? impl_->read_local() : impl_->read_after(Index{}, call);
+}
+
+Result<ReadTxn> DB::read(Index at_least, CallOptions call) {
+  return at_least ? impl_->read_after(at_least, call) : impl_->read_local();
+}
+
+std::future<Result<Index>> DB::barrier(CallOptions call) {
+  auto promise = std::make_shared<std::promise<Result<Index>>>();
+  auto future = promise->get_future();
+  if (!impl_->forked() && impl_->would_block_itself()) {
+    promise->set_value(fail(Error(Errc::would_deadlock)));
+  } else {
+    impl_->barrier([promise](Result<Index> result) { promise->set_value(std::move(result)); }, call);
+  }
+  return future;
+}
+
+void DB::barrier(IndexCompletion done, CallOptions call) {
+  impl_->barrier(std::move(done), call);
+}
+
+Status DB::status() const {
+  return impl_->status();
+}
+bool DB::is_leader() const {
+  return impl_->is_leader();
+}
+std::optional<Member> DB::leader() const {
+  return impl_->leader();
+}
+StreamMux& DB::streams() {
+  return impl_->streams();
+}
+Result<void> DB::close() {
+  return impl_->close();
+}
+
+}  // namespace flotilla

@@ -1,0 +1,60 @@
+// The log thread's work: everything queued while a sync was under way becomes the next group.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/executor.hpp"
+#include "log/log.hpp"
+#include "raft/ready.hpp"
+
+namespace flotilla::node {
+
+/// submit() and read() on the loop thread; the log is touched on the log executor alone.
+class LogWriter {
+ public:
+  struct Write {
+    std::uint64_t sequence = 0;  ///< of its Ready
+    std::optional<raft::HardState> hard_state;
+    std::vector<raft::Entry> entries;
+    Index commit_index;
+  };
+  struct Events {
+    /// Every write up to this sequence is durable. On the loop.
+    std::function<void(std::uint64_t sequence)> durable;
+    /// The log failed; nothing more will be written. On the loop, once.
+    std::function<void(const Error&)> failed;
+  };
+  LogWriter(Executor& loop, Executor& executor, log::Log& log, Events events);
+
+  void submit(Write write);
+  /// Entries from `first` on, after the one before it (for its term). On the loop; an error ends as an empty answer.
+  struct Slice {
+    Term prev_term;
+    std::vector<raft::Entry> entries;
+  };
+  void read(Index first, std::size_t bytes_max, std::function<void(Slice)> done);
+
+  std::uint64_t log_bytes() const { return log_bytes_.load(std::memory_order_relaxed); }
+
+ private:
+  void drain();
+  Result<void> append(const std::vector<log::Log::Write>& writes);
+
+  Executor& loop_;
+  Executor& executor_;
+  log::Log& log_;
+  Events events_;
+  std::mutex mutex_;
+  std::vector<Write> queued_;  // guarded by mutex_
+  bool scheduled_ = false;     // guarded by mutex_
+  bool failed_ = false;        // log executor
+  std::atomic<std::uint64_t> log_bytes_;
+};
+
+}  // namespace flotilla::node

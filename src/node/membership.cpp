@@ -1,0 +1,126 @@
+#include "node/membership.hpp"
+
+#include "base/codec.hpp"
+#include "base/log_sink.hpp"
+
+namespace flotilla::node {
+namespace {
+
+constexpr std::uint8_t join_frame = 1;
+constexpr std::uint8_t answer_frame = 2;
+constexpr unsigned redirects_max = 4;  ///< in a row, before the next configured address is tried
+constexpr Duration ask_again = std::chrono::milliseconds(500);
+constexpr std::size_t address_bytes_max = 300;
+
+net::Frame to_frame(std::uint8_t type, std::string body) {
+  net::Frame frame{.type = type, .parts = {}};
+  frame.parts.emplace_back(std::move(body));
+  return frame;
+}
+
+}  // namespace
+
+Joiner::Joiner(Loop& loop, net::Transport& transport, Options options, std::function<void(const ClusterId&)> admitted)
+    : loop_(loop), transport_(transport), options_(std::move(options)), admitted_(std::move(admitted)) {
+  ask_next(Duration(0));
+}
+
+Joiner::~Joiner() {
+  if (timer_ != 0) loop_.cancel(timer_);
+}
+
+void Joiner::set_local(const net::Hello& local) {
+  options_.local = local;
+}
+
+void Joiner::ask_next(Duration delay) {
+  if (timer_ != 0) loop_.cancel(timer_);
+  timer_ = loop_.after(delay, [this] {
+    timer_ = 0;
+    if (!redirect_.empty() && redirects_ < redirects_max) {
+      ++redirects_;
+      ask(std::exchange(redirect_, {}));
+      return;
+    }
+    redirects_ = 0;
+    redirect_.clear();
+    if (options_.addresses.empty()) return;
+    ask(options_.addresses[next_++ % options_.addresses.size()]);
+  });
+}
+
+void Joiner::ask(const Address& address) {
+  net::Link::Options options{.tag = net::admin_tag,
+                             .address = address,
+                             .local = options_.local,
+                             .limits = options_.limits,
+                             .seed = options_.seed,
+                             .log_sink = options_.log_sink};
+  net::Link::Events events{.up =
+                               [this](const net::Hello&) {
+                                 std::string body;
+                                 Encoder(body).u64(options_.local.node_id.value).bytes(options_.local.address);
+                                 link_->send(to_frame(join_frame, std::move(body)));
+                                 ask_next(std::chrono::seconds(2));  // unless an answer comes first
+                               },
+                           .frame = [this](net::ReceivedFrame frame) { receive(frame); },
+                           .down =
+                               [this, address](const Error& error) {
+                                 log_line(options_.log_sink, LogLevel::info, "asking {} to be admitted failed: {}",
+                                          address, error.message());
+                                 ask_next(ask_again);
+                               }};
+  link_ = std::make_unique<net::Link>(loop_, transport_, std::move(options), std::move(events));
+}
+
+void Joiner::receive(const net::ReceivedFrame& frame) {
+  Decoder in(frame.body.view());
+  const auto code = static_cast<Errc>(in.u32());
+  const ClusterId cluster_id{in.u64(), in.u64()};
+  const Address leader(in.bytes());
+  const std::string_view message = in.bytes();
+  if (frame.type != answer_frame || !in.done()) return;
+  if (code == Errc{}) {
+    admitted_(cluster_id);
+    ask_next(std::chrono::seconds(2));  // the admission may be lost with its leader
+    return;
+  }
+  log_line(options_.log_sink, LogLevel::info, "not admitted yet: {}", message);
+  redirect_ = leader;
+  ask_next(leader.empty() ? ask_again : Duration(0));
+}
+
+Admission::Admission(Loop& loop, net::Mux& mux, Options options, Ask ask)
+    : ask_(std::move(ask)),
+      server_(loop, mux,
+              {.tag = net::admin_tag,
+               .local = options.local,
+               .admit_unknown_cluster = true,
+               .limits = options.limits,
+               .log_sink = options.log_sink},
+              {.up = [](auto, const net::Hello&) -> Result<void> { return {}; },
+               .frame = [this](auto connection, net::ReceivedFrame frame) { receive(connection, frame); },
+               .down = [](auto, const Error&) {}}) {}
+
+void Admission::receive(net::LinkServer::ConnectionId connection, const net::ReceivedFrame& frame) {
+  Decoder in(frame.body.view());
+  Member member;
+  member.id = NodeId{in.u64()};
+  member.address = Address(in.bytes());
+  if (frame.type != join_frame || !in.done() || !member.id || member.address.empty() ||
+      member.address.size() > address_bytes_max) {
+    server_.drop(connection);
+    return;
+  }
+  const JoinAnswer answer = ask_(member);
+  std::string body;
+  Encoder(body)
+      .u32(answer.refused ? static_cast<std::uint32_t>(answer.refused->code().value()) : 0)
+      .u64(answer.cluster_id.high)
+      .u64(answer.cluster_id.low)
+      .bytes(answer.leader)
+      .bytes(answer.refused ? answer.refused->message() : std::string());
+  if (!server_.send(connection, to_frame(answer_frame, std::move(body)))) server_.drop(connection);
+}
+
+}  // namespace flotilla::node

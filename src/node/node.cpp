@@ -1,0 +1,533 @@
+#include "node/node.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+#include "base/assert.hpp"
+#include "base/log_sink.hpp"
+
+namespace flotilla::node {
+namespace {
+
+constexpr std::size_t append_bytes_max = 1u << 20;
+constexpr std::size_t frame_slack_bytes = 64u << 10;
+constexpr std::int64_t ticks_per_heartbeat = 5;
+
+Duration tick_interval_of(const NodeOptions& options) {
+  return std::max<Duration>(options.heartbeat_interval / ticks_per_heartbeat, std::chrono::milliseconds(1));
+}
+
+raft::CoreOptions core_options(const NodeOptions& options) {
+  const Duration tick = tick_interval_of(options);
+  raft::CoreOptions core;
+  core.id = options.node_id;
+  core.seed = options.seed;
+  core.election_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.election_timeout / tick, 3));
+  core.heartbeat_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.heartbeat_interval / tick, 1));
+  core.append_bytes_max = append_bytes_max;
+  return core;
+}
+
+}  // namespace
+
+Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
+    : parts_(parts),
+      options_(std::move(options)),
+      tick_interval_(tick_interval_of(options_)),
+      core_(core_options(options_), std::move(restored)),
+      proposals_(parts.calls),
+      log_writer_(parts.loop, parts.log_executor, parts.log,
+                  {.durable = [this](std::uint64_t sequence) { durable(sequence); },
+                   .failed =
+                       [this](const Error& error) {
+                         fail_stop(Error(error.code(),
+                                         "the log cannot be written: " + error.message() +
+                                             "; nothing acknowledged is lost, restart the member when it is mended"));
+                       }}),
+      applier_(parts.loop, parts.apply_executor, parts.store, parts.calls, options_.batch,
+               {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
+                .failed = [this](const Error& error) { fail_stop(error); }}),
+      applied_index_(parts.store.applied_index()) {}
+
+Node::~Node() = default;
+
+net::Hello Node::hello() const {
+  return {options_.cluster_id, options_.node_id, options_.incarnation, options_.advertise};
+}
+
+net::FrameLimits Node::frame_limits() const {
+  net::FrameLimits limits;
+  limits.frame_bytes_max = options_.entry_bytes_max + append_bytes_max + frame_slack_bytes;
+  return limits;
+}
+
+void Node::start() {
+  if (!options_.advertise.empty()) {
+    const auto limits = frame_limits();
+    peers_ = std::make_unique<Peers>(
+        parts_.loop, parts_.transport, parts_.mux,
+        Peers::Options{.local = hello(), .limits = limits, .seed = options_.seed, .log_sink = options_.log_sink},
+        Peers::Events{.message =
+                          [this](raft::Message message) {
+                            if (stopped_) return;
+                            core_.step(std::move(message));
+                            schedule();
+                          },
+                      .unreachable =
+                          [this](NodeId peer) {
+                            if (stopped_) return;
+                            core_.unreachable(peer);
+                            schedule();
+                          }});
+    forwarding_ = std::make_unique<Forwarding>(
+        parts_.loop, parts_.transport, parts_.mux,
+        Forwarding::Options{.local = hello(), .limits = limits, .seed = options_.seed, .log_sink = options_.log_sink},
+        Forwarding::Events{
+            .calls = [this](std::vector<ForwardedCall> calls) { return receive_calls(std::move(calls)); },
+            .refused =
+                [this](std::vector<Refusal> refusals) {
+                  proposals_.refused(refusals);
+                  schedule();
+                },
+            .link =
+                [this](bool up) {
+                  if (up) proposals_.place_again();
+                  schedule();
+                }});
+    admission_ = std::make_unique<Admission>(
+        parts_.loop, parts_.mux, Admission::Options{.local = hello(), .limits = limits, .log_sink = options_.log_sink},
+        [this](const Member& member) { return receive_join(member); });
+  }
+  configuration_changed();
+  open_session();
+  const auto& members = core_.configuration().members;
+  if (members.size() == 1 && members.front().id == options_.node_id) core_.campaign();
+  tick_timer_ = parts_.loop.after(tick_interval_, [this] { tick(); });
+  look_for_cluster();
+  publish();
+  schedule();
+}
+
+void Node::stop(const Error& why) {
+  if (stopped_) return;
+  stopped_ = true;
+  if (tick_timer_ != 0) parts_.loop.cancel(tick_timer_);
+  parts_.calls.refuse_new(why);
+  take_incoming();
+  proposals_.end_all(why);
+  reads_.end_all(why);
+  joiner_.reset();
+  admission_.reset();
+  forwarding_.reset();
+  peers_.reset();
+  is_leader_.store(false, std::memory_order_release);
+}
+
+void Node::fail_stop(const Error& fault) {
+  if (stopped_) return;
+  log_line(options_.log_sink, LogLevel::error, "this member stops: {}", fault.message());
+  {
+    const std::lock_guard lock(status_mutex_);
+    status_.fault = fault;
+    status_.role = Role::follower;
+    status_.leader.reset();
+  }
+  stop(Error(Errc::stopped, "this member stopped: " + fault.message()));
+}
+
+// ---- from any thread
+// ------------------------------------------------------------------------------------------------------
+
+void Node::submit(Proposals::Call call) {
+  bool schedule_it = false;
+  {
+    const std::lock_guard lock(incoming_mutex_);
+    incoming_.calls.push_back(std::move(call));
+    schedule_it = !std::exchange(incoming_scheduled_, true);
+  }
+  if (schedule_it) wake();
+}
+
+void Node::submit(Reads::Barrier barrier) {
+  bool schedule_it = false;
+  {
+    const std::lock_guard lock(incoming_mutex_);
+    incoming_.barriers.push_back(std::move(barrier));
+    schedule_it = !std::exchange(incoming_scheduled_, true);
+  }
+  if (schedule_it) wake();
+}
+
+void Node::wake() {
+  if (!loop_ended_.load(std::memory_order_acquire)) parts_.loop.post([this] { advance(); });
+  // The loop may have ended between the two: then nobody else will look at what is queued.
+  if (loop_ended_.load(std::memory_order_acquire)) end_incoming();
+}
+
+void Node::loop_ended() {
+  loop_ended_.store(true, std::memory_order_release);
+  end_incoming();
+}
+
+void Node::end_incoming() {
+  Incoming incoming;
+  {
+    const std::lock_guard lock(incoming_mutex_);
+    incoming = std::exchange(incoming_, {});
+    incoming_scheduled_ = false;
+  }
+  const Error closed(Errc::shutting_down, "the database was closed; the command was not sent");
+  for (Proposals::Call& call : incoming.calls) {
+    if (auto done = parts_.calls.take(call.sequence)) (*done)(fail(closed));
+  }
+  for (Reads::Barrier& barrier : incoming.barriers) barrier.done(fail(Errc::closed, "the database was closed"));
+}
+
+Status Node::status() const {
+  Status status;
+  {
+    const std::lock_guard lock(status_mutex_);
+    status = status_;
+  }
+  status.applied_index = parts_.store.applied_index();
+  status.pending_calls = parts_.calls.size();
+  status.log_bytes = log_writer_.log_bytes();
+  status.state_bytes = parts_.store.file_bytes();
+  status.readers = parts_.store.readers();
+  status.oldest_reader_age = parts_.store.oldest_reader_age();
+  return status;
+}
+
+std::optional<Member> Node::leader() const {
+  const std::lock_guard lock(status_mutex_);
+  return status_.leader;
+}
+
+// ---- the turn
+// -------------------------------------------------------------------------------------------------------------
+
+/// Everything that arrives in one turn of the loop is answered together.
+void Node::schedule() {
+  if (!std::exchange(scheduled_, true)) parts_.loop.post([this] { advance(); });
+}
+
+void Node::advance() {
+  scheduled_ = false;
+  take_incoming();
+  if (stopped_) {
+    const Error closed(Errc::closed, "the member has stopped");
+    proposals_.end_all(closed);
+    reads_.end_all(closed);
+    return;
+  }
+  place();
+  reads_.request(core_);
+  while (!stopped_ && core_.has_ready()) process(core_.take_ready());
+}
+
+void Node::take_incoming() {
+  Incoming incoming;
+  {
+    const std::lock_guard lock(incoming_mutex_);
+    incoming = std::exchange(incoming_, {});
+    incoming_scheduled_ = false;
+  }
+  for (Proposals::Call& call : incoming.calls) proposals_.add(std::move(call));
+  for (Reads::Barrier& barrier : incoming.barriers) reads_.add(std::move(barrier), applied_index_);
+}
+
+void Node::place() {
+  if (!proposals_.has_unplaced()) return;
+  if (core_.role() == Role::leader) {
+    proposals_.propose(core_, options_.wall_clock());
+  } else if (forwarding_) {
+    proposals_.forward(*forwarding_, parts_.loop.now());
+  }
+}
+
+void Node::process(raft::Ready ready) {
+  if (peers_) {
+    for (const raft::Message& message : ready.messages) peers_->send(message);
+  }
+  write(ready);
+  std::move(ready.committed.begin(), ready.committed.end(), std::back_inserter(committed_));
+  apply_stable();
+  for (const raft::ReadState& read : ready.reads) reads_.answer(read, applied_index_);
+  for (const raft::LogRead& wanted : ready.log_reads) read_log(wanted);
+  // The log is never trimmed yet, so nobody needs a snapshot; an offer from a newer build is declined.
+  for (const raft::SnapshotSend& wanted : ready.snapshot_sends) core_.snapshot_failed(wanted.peer);
+  if (ready.snapshot_offer) core_.snapshot_refused();
+  if (ready.configuration_changed) configuration_changed();
+  if (ready.role_changed || ready.configuration_changed) role_changed();
+  publish();
+}
+
+void Node::write(raft::Ready& ready) {
+  Unfinished unfinished{.sequence = ready.sequence,
+                        .writes = ready.must_write(),
+                        .term = {},
+                        .index = {},
+                        .messages_after_sync = std::move(ready.messages_after_sync)};
+  if (!ready.entries.empty()) {
+    unfinished.term = ready.entries.back().term;
+    unfinished.index = ready.entries.back().index;
+  }
+  unfinished_.push_back(std::move(unfinished));
+  if (ready.must_write()) {
+    log_writer_.submit({ready.sequence, ready.hard_state, std::move(ready.entries), ready.commit_index});
+  }
+  release_durable();
+}
+
+void Node::durable(std::uint64_t sequence) {
+  if (stopped_) return;
+  FLOTILLA_ASSERT(sequence > durable_sequence_);
+  durable_sequence_ = sequence;
+  release_durable();
+  apply_stable();
+  schedule();
+}
+
+/// A Ready is durable once its own write and all writes before it are.
+void Node::release_durable() {
+  while (!unfinished_.empty()) {
+    if (unfinished_.front().writes && unfinished_.front().sequence > durable_sequence_) return;
+    const Unfinished finished = std::move(unfinished_.front());
+    unfinished_.pop_front();
+    core_.persisted(finished.sequence, finished.term, finished.index);
+    if (peers_) {
+      for (const raft::Message& message : finished.messages_after_sync) peers_->send(message);
+    }
+  }
+}
+
+/// The state is synced at each commit, so it must not run ahead of the own log: after a crash the log has to reach it.
+void Node::apply_stable() {
+  std::vector<raft::Entry> entries;
+  while (!committed_.empty() && committed_.front().index <= core_.stable_index()) {
+    entries.push_back(std::move(committed_.front()));
+    committed_.pop_front();
+  }
+  if (!entries.empty()) applier_.submit(std::move(entries));
+}
+
+void Node::read_log(const raft::LogRead& wanted) {
+  log_writer_.read(wanted.first_index, wanted.bytes_max,
+                   [this, peer = wanted.peer, first = wanted.first_index](LogWriter::Slice slice) {
+                     if (stopped_) return;
+                     core_.loaded(peer, first, slice.prev_term, std::move(slice.entries));
+                     schedule();
+                   });
+}
+
+void Node::applied(Applier::Progress progress) {
+  applied_index_ = progress.applied_index;
+  if (stopped_) return;
+  core_.applied(progress.applied_index);
+  proposals_.forget(progress.ended);
+  for (const Result<Bytes>& outcome : progress.session_outcomes) {
+    if (!outcome) {
+      fail_stop(Error(Errc::stopped, "the session of this member was refused: " + outcome.error().message()));
+      return;
+    }
+    proposals_.session_opened();
+  }
+  reads_.applied(applied_index_);
+  schedule();
+}
+
+void Node::role_changed() {
+  const Member* leader = find_leader();
+  if (forwarding_) forwarding_->set_leader(leader);
+  if (const Leadership now{core_.leader_id(), core_.term()}; now != placed_under_) {
+    placed_under_ = now;
+    proposals_.place_again();
+  }
+  is_leader_.store(core_.role() == Role::leader, std::memory_order_release);
+  schedule();
+}
+
+void Node::configuration_changed() {
+  const raft::Configuration& configuration = core_.configuration();
+  if (peers_) {
+    std::vector<Member> members = configuration.members;
+    for (const Member& member : configuration.outgoing) {
+      if (configuration.find(member.id) == nullptr) members.push_back(member);
+    }
+    peers_->set_members(members);
+  }
+  const Member* self = configuration.find(options_.node_id);
+  if (self != nullptr && self->address == options_.advertise) joiner_.reset();
+}
+
+const Member* Node::find_leader() const {
+  const NodeId id = core_.leader_id();
+  if (!id) return nullptr;
+  const raft::Configuration& configuration = core_.configuration();
+  if (const Member* member = configuration.find(id)) return member;
+  const auto at = std::find_if(configuration.outgoing.begin(), configuration.outgoing.end(),
+                               [&](const Member& member) { return member.id == id; });
+  return at == configuration.outgoing.end() ? nullptr : &*at;
+}
+
+void Node::tick() {
+  // One tick at a time: time this process spent blocked is not a leader's silence.
+  tick_timer_ = parts_.loop.after(tick_interval_, [this] { tick(); });
+  core_.tick();
+  const bool leader_known = static_cast<bool>(core_.leader_id());
+  proposals_.tick(parts_.loop.now(), leader_known);
+  reads_.tick(parts_.loop.now(), leader_known);
+  maintain_members();
+  advance();
+}
+
+void Node::publish() {
+  const Member* leader = find_leader();
+  const std::lock_guard lock(status_mutex_);
+  status_.cluster_id = options_.cluster_id;
+  status_.node_id = options_.node_id;
+  status_.incarnation = options_.incarnation;
+  status_.listen = parts_.mux.address();
+  status_.role = core_.role();
+  status_.term = core_.term();
+  status_.commit_index = core_.commit_index();
+  status_.last_index = core_.last_index();
+  status_.stable_index = core_.stable_index();
+  status_.first_index = parts_.log.recovered().first_index;
+  if (status_.members != core_.configuration().members) status_.members = core_.configuration().members;
+  if (leader == nullptr) {
+    status_.leader.reset();
+  } else if (!status_.leader || *status_.leader != *leader) {
+    status_.leader = *leader;
+  }
+}
+
+// ---- what arrives
+// ---------------------------------------------------------------------------------------------------------
+
+void Node::open_session() {
+  const state::SessionPayload session{options_.node_id, options_.incarnation, parts_.calls.session()};
+  proposals_.add(
+      {.sequence = 0, .type = raft::EntryType::session, .payload = SharedBytes(state::encode_session(session))});
+}
+
+std::vector<Refusal> Node::receive_calls(std::vector<ForwardedCall> calls) {
+  std::vector<Refusal> refusals;
+  for (ForwardedCall& call : calls) {
+    if (auto refusal = receive_call(call)) refusals.push_back(std::move(*refusal));
+  }
+  schedule();
+  return refusals;
+}
+
+std::optional<Refusal> Node::receive_call(ForwardedCall& call) {
+  const auto refuse = [&](Errc code, std::string message) -> std::optional<Refusal> {
+    return Refusal{call.sequence, call.attempt, code, std::move(message)};
+  };
+  if (stopped_) return refuse(Errc::proposal_dropped, "the leader has stopped");
+  if (call.remaining.count() == 0) return refuse(Errc::timeout, "the deadline passed on the way to the leader");
+  if (call.payload.size() > options_.entry_bytes_max) {
+    return refuse(Errc::entry_too_large, "the command is larger than the leader accepts");
+  }
+  if (call.type == raft::EntryType::command) {
+    const auto command = state::decode_command(call.payload.view());
+    if (!command) return refuse(Errc::invalid_argument, "the command is malformed");
+    if (!parts_.store.has_command(command->name)) {
+      return refuse(Errc::unknown_command,
+                    fmt::format("the leader has no command '{}'; it was not applied", command->name));
+    }
+  } else if (!state::decode_session(call.payload.view())) {
+    return refuse(Errc::invalid_argument, "the session is malformed");
+  }
+  const auto position = core_.propose(call.type, std::move(call.payload), options_.wall_clock());
+  if (position) return std::nullopt;
+  const int code = position.error().code().value();
+  return refuse(static_cast<Errc>(code), position.error().message());
+}
+
+JoinAnswer Node::receive_join(const Member& member) {
+  const auto refuse = [&](Errc code, std::string message) {
+    const Member* leader = find_leader();
+    return JoinAnswer{Error(code, std::move(message)), {}, leader == nullptr ? Address() : leader->address};
+  };
+  if (stopped_ || core_.role() != Role::leader) return refuse(Errc::not_leader, "this member does not lead");
+  raft::Configuration wanted = core_.configuration();
+  if (wanted.joint()) return refuse(Errc::overloaded, "a change of members is under way");
+  const auto at = std::lower_bound(wanted.members.begin(), wanted.members.end(), member.id,
+                                   [](const Member& line, NodeId id) { return line.id < id; });
+  if (at == wanted.members.end() || at->id != member.id) {
+    wanted.members.insert(at, Member{member.id, member.address, false});
+  } else {
+    at->address = member.address;
+  }
+  if (wanted != core_.configuration()) {
+    if (auto position = core_.propose_configuration(std::move(wanted), options_.wall_clock()); !position) {
+      return refuse(Errc::overloaded, position.error().message());
+    }
+    schedule();
+  }
+  return {std::nullopt, options_.cluster_id, {}};
+}
+
+/// One change at a time: our own address after a move, then learners that caught up.
+void Node::maintain_members() {
+  if (core_.role() != Role::leader || core_.configuration().joint()) return;
+  const Member* self = core_.configuration().find(options_.node_id);
+  if (self != nullptr && !options_.advertise.empty() && self->address != options_.advertise) {
+    raft::Configuration wanted = core_.configuration();
+    for (Member& line : wanted.members) {
+      if (line.id == options_.node_id) line.address = options_.advertise;
+    }
+    if (core_.propose_configuration(std::move(wanted), options_.wall_clock())) return;
+  }
+  for (const Member& member : core_.configuration().members) {
+    if (member.voter || !core_.caught_up(member.id)) continue;
+    raft::Configuration wanted = core_.configuration();
+    for (Member& line : wanted.members) {
+      if (line.id == member.id) line.voter = true;
+    }
+    if (core_.propose_configuration(std::move(wanted), options_.wall_clock())) return;
+  }
+}
+
+void Node::look_for_cluster() {
+  if (options_.advertise.empty()) return;
+  const Member* self = core_.configuration().find(options_.node_id);
+  if (self != nullptr && self->address == options_.advertise) return;
+  std::vector<Address> addresses = options_.join;
+  for (const Member& member : core_.configuration().members) {
+    if (member.id != options_.node_id) addresses.push_back(member.address);
+  }
+  if (addresses.empty()) return;
+  joiner_ = std::make_unique<Joiner>(parts_.loop, parts_.transport,
+                                     Joiner::Options{.local = hello(),
+                                                     .addresses = std::move(addresses),
+                                                     .limits = frame_limits(),
+                                                     .seed = options_.seed,
+                                                     .log_sink = options_.log_sink},
+                                     [this](const ClusterId& cluster_id) { admitted(cluster_id); });
+}
+
+void Node::admitted(const ClusterId& cluster_id) {
+  if (stopped_ || options_.cluster_id == cluster_id) return;
+  // fail_stop() drops the joiner, which is calling: so it comes a turn later.
+  if (options_.cluster_id) {
+    parts_.loop.post([this] {
+      fail_stop(Error(Errc::wrong_cluster, "the cluster asked to join is not the one this directory belongs to"));
+    });
+    return;
+  }
+  if (auto kept = options_.keep_cluster_id(cluster_id); !kept) {
+    parts_.loop.post([this, error = kept.error()] { fail_stop(error); });
+    return;
+  }
+  options_.cluster_id = cluster_id;
+  peers_->set_local(hello());
+  forwarding_->set_local(hello());
+  admission_->set_local(hello());
+  joiner_->set_local(hello());
+  log_line(options_.log_sink, LogLevel::info, "admitted to cluster {:016x}{:016x}", cluster_id.high, cluster_id.low);
+  publish();
+}
+
+}  // namespace flotilla::node

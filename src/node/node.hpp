@@ -1,0 +1,165 @@
+// One member: drives the consensus core, and ties links, log, apply and calls to it.
+//
+// It knows no thread, socket or clock of its own: everything runs on the loop it is given, and the log and apply
+// executors are actors behind an interface. So the same code runs on threads in production and in one thread with
+// virtual time in the simulator.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/executor.hpp"
+#include "flotilla/db.hpp"
+#include "log/log.hpp"
+#include "net/mux.hpp"
+#include "net/transport.hpp"
+#include "node/applier.hpp"
+#include "node/calls.hpp"
+#include "node/forwarding.hpp"
+#include "node/log_writer.hpp"
+#include "node/membership.hpp"
+#include "node/peers.hpp"
+#include "node/proposals.hpp"
+#include "node/reads.hpp"
+#include "raft/core.hpp"
+#include "state/store.hpp"
+
+namespace flotilla::node {
+
+struct NodeOptions {
+  ClusterId cluster_id;  ///< 0: not yet admitted anywhere
+  NodeId node_id;
+  std::uint64_t incarnation = 0;
+  Address advertise;  ///< empty: no port, a cluster of one
+  std::vector<Address> join;
+  std::uint64_t seed = 1;
+  Duration election_timeout = std::chrono::milliseconds(1000);
+  Duration heartbeat_interval = std::chrono::milliseconds(100);
+  std::size_t entry_bytes_max = 8u << 20;
+  Applier::Limits batch;
+  LogSink log_sink;
+  /// Microseconds since the epoch, for the entries' time.
+  std::function<std::uint64_t()> wall_clock;
+  /// The cluster became known (a joiner was admitted): keep it durably before returning.
+  std::function<Result<void>(const ClusterId&)> keep_cluster_id;
+};
+
+class Node {
+ public:
+  struct Parts {
+    Loop& loop;
+    Executor& log_executor;
+    Executor& apply_executor;
+    net::Transport& transport;
+    net::Mux& mux;
+    log::Log& log;
+    state::Store& store;
+    Calls& calls;
+  };
+  /// Thread: loop, as for everything that does not say otherwise.
+  Node(Parts parts, NodeOptions options, raft::Restored restored);
+  ~Node();
+
+  void start();
+  /// Ends every call and drops every link. What was queued for log and apply may still run.
+  void stop(const Error& why);
+  /// A local fault: stops serving, keeps the reason for status(). Local reads go on.
+  void fail_stop(const Error& fault);
+
+  /// Requires: the loop runs no more task. Ends what was submitted too late for it.
+  void loop_ended();
+
+  /// Thread: any. The call was admitted by Calls; it ends through it.
+  void submit(Proposals::Call call);
+  void submit(Reads::Barrier barrier);
+  /// Thread: any. A copy of what the loop published last.
+  Status status() const;
+  bool is_leader() const { return is_leader_.load(std::memory_order_acquire); }
+  std::optional<Member> leader() const;
+
+ private:
+  struct Incoming {
+    std::vector<Proposals::Call> calls;
+    std::vector<Reads::Barrier> barriers;
+  };
+  struct Unfinished {  ///< a Ready that is not durable yet
+    std::uint64_t sequence = 0;
+    bool writes = false;
+    Term term;
+    Index index;
+    std::vector<raft::Message> messages_after_sync;
+  };
+
+  struct Leadership {
+    NodeId leader_id;
+    Term term;
+    friend bool operator==(const Leadership&, const Leadership&) = default;
+  };
+
+  void wake();
+  void end_incoming();
+  void schedule();
+  void advance();
+  void take_incoming();
+  void place();
+  void process(raft::Ready ready);
+  void write(raft::Ready& ready);
+  void durable(std::uint64_t sequence);
+  void release_durable();
+  void apply_stable();
+  void read_log(const raft::LogRead& wanted);
+  void applied(Applier::Progress progress);
+  void role_changed();
+  void configuration_changed();
+  void tick();
+  void open_session();
+  void maintain_members();
+  std::vector<Refusal> receive_calls(std::vector<ForwardedCall> calls);
+  std::optional<Refusal> receive_call(ForwardedCall& call);
+  JoinAnswer receive_join(const Member& member);
+  void admitted(const ClusterId& cluster_id);
+  void look_for_cluster();
+  net::Hello hello() const;
+  net::FrameLimits frame_limits() const;
+  const Member* find_leader() const;
+  void publish();
+
+  Parts parts_;
+  NodeOptions options_;
+  const Duration tick_interval_;
+  raft::Core core_;
+  Proposals proposals_;
+  Reads reads_;
+  LogWriter log_writer_;
+  Applier applier_;
+  std::unique_ptr<Peers> peers_;  // none without a port
+  std::unique_ptr<Forwarding> forwarding_;
+  std::unique_ptr<Admission> admission_;
+  std::unique_ptr<Joiner> joiner_;
+
+  std::deque<Unfinished> unfinished_;
+  std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
+  std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
+  Index applied_index_;
+  Leadership placed_under_;  ///< whose term the outstanding calls were last sent in
+  bool scheduled_ = false;
+  bool stopped_ = false;
+  Loop::TimerId tick_timer_ = 0;
+
+  std::mutex incoming_mutex_;
+  Incoming incoming_;                // guarded by incoming_mutex_
+  bool incoming_scheduled_ = false;  // guarded by incoming_mutex_
+
+  mutable std::mutex status_mutex_;
+  Status status_;  // guarded by status_mutex_
+  std::atomic<bool> is_leader_ = false;
+  std::atomic<bool> loop_ended_ = false;
+};
+
+}  // namespace flotilla::node

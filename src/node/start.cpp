@@ -1,0 +1,278 @@
+#include "node/start.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/log_sink.hpp"
+
+namespace flotilla::node {
+namespace {
+
+constexpr std::size_t read_bytes = 16u << 20;
+constexpr std::size_t payload_bytes_max = 64u << 20;
+
+std::uint64_t mix(std::uint64_t& state) {  // SplitMix64
+  std::uint64_t value = state += 0x9e3779b97f4a7c15u;
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
+  return (value ^ (value >> 31)) | 1;  // never 0
+}
+
+std::string log_path(const Options& options) {
+  return options.data_dir / "log";
+}
+std::string state_path(const Options& options) {
+  return options.data_dir / "state";
+}
+
+Result<std::unique_ptr<log::Log>> open_log(log::FileSystem& files, const Options& options) {
+  return log::Log::open(
+      files,
+      {.directory = log_path(options), .segment_bytes = options.segment_bytes, .payload_bytes_max = payload_bytes_max});
+}
+
+Result<std::unique_ptr<state::Store>> open_store(const Options& options, const Commands& commands) {
+  return state::Store::open({.directory = state_path(options),
+                             .map_size = options.map_size,
+                             .readers_max = options.readers_max,
+                             .log_sink = options.log_sink},
+                            commands);
+}
+
+Result<void> remove_files(log::FileSystem& files, const std::string& directory) {
+  const auto names = files.list(directory);
+  if (!names) return fail(names.error());
+  for (const std::string& name : *names) {
+    if (auto removed = files.remove(directory + "/" + name); !removed) return removed;
+  }
+  return files.sync_directory(directory);
+}
+
+tl::unexpected<Error> without_identity(const Options& options, std::string_view part) {
+  return fail(
+      Errc::damaged,
+      fmt::format("{} has {} but no file `node` that says whose it is; nothing was changed. Restore the file, or "
+                  "move the directory away and join the cluster anew",
+                  options.data_dir.string(), part));
+}
+
+/// A directory without data/node may hold what an interrupted first start left: at most the first configuration in the
+/// log, and a database without a single transaction (its two meta pages).
+Result<void> clear_unfinished(log::FileSystem& files, const Options& options) {
+  constexpr std::uintmax_t meta_pages_bytes = 2 * 4096;
+  std::error_code code;
+  const auto state_bytes = std::filesystem::file_size(state_path(options) + "/data.mdb", code);
+  if (!code && state_bytes > meta_pages_bytes) {
+    const auto store = open_store(options, Commands());
+    if (!store) return fail(store.error());
+    if ((*store)->applied().index > Index{1}) return without_identity(options, "a database");
+  }
+  const auto exists = files.exists(log_path(options));
+  if (!exists) return fail(exists.error());
+  if (*exists) {
+    const auto log = open_log(files, options);
+    if (!log) return fail(log.error());
+    if ((*log)->last_index() > Index{1}) return without_identity(options, "a log");
+    if (auto removed = remove_files(files, log_path(options)); !removed) return removed;
+  }
+  std::filesystem::remove_all(state_path(options), code);
+  if (code) return fail(Errc::io_error, fmt::format("cannot clear {}: {}", state_path(options), code.message()));
+  return {};
+}
+
+Result<void> bootstrap(log::Log& log, NodeId id) {
+  raft::Configuration configuration;
+  configuration.members.push_back({id, Address(), true});  // the address follows once it is known where we listen
+  raft::Entry entry{.term = Term{1},
+                    .index = Index{1},
+                    .type = raft::EntryType::configuration,
+                    .payload = SharedBytes(raft::encode(configuration))};
+  raft::seal(entry);
+  const log::Log::Write write{raft::HardState{Term{1}, id}, {&entry, 1}, Index{1}};
+  return log.append({&write, 1});
+}
+
+Result<Started> start_new(log::FileSystem& files, const Options& options, const Commands& commands, DirectoryLock lock,
+                          std::uint64_t random) {
+  const bool founds = options.found || options.listen.empty();
+  if (!founds && options.join.empty()) {
+    return fail(Errc::not_founded,
+                fmt::format("{} holds no member yet: set Options::found on the first member of a new "
+                            "cluster, or Options::join to enter one",
+                            options.data_dir.string()));
+  }
+  if (auto cleared = clear_unfinished(files, options); !cleared) return fail(cleared.error());
+  Started started{.lock = std::move(lock), .identity = {}, .log = {}, .store = {}, .restored = {}};
+  started.identity.node_id = NodeId{mix(random)};
+  started.identity.incarnation = 1;
+  if (founds) started.identity.cluster_id = ClusterId{mix(random), mix(random)};
+  auto log = open_log(files, options);
+  if (!log) return fail(log.error());
+  started.log = std::move(*log);
+  if (founds) {
+    if (auto done = bootstrap(*started.log, started.identity.node_id); !done) return fail(done.error());
+    started.log.reset();
+    log = open_log(files, options);  // what recovery finds is what every later start goes by
+    if (!log) return fail(log.error());
+    started.log = std::move(*log);
+  }
+  auto store = open_store(options, commands);
+  if (!store) return fail(store.error());
+  started.store = std::move(*store);
+  for (const auto& directory : {options.data_dir, std::filesystem::absolute(options.data_dir).parent_path()}) {
+    if (auto synced = files.sync_directory(directory.string()); !synced) return fail(synced.error());
+  }
+  if (auto written = log::write_identity(files, identity_path(options), started.identity); !written) {
+    return fail(written.error());
+  }
+  return started;
+}
+
+Result<Started> start_again(log::FileSystem& files, const Options& options, const Commands& commands,
+                            DirectoryLock lock, log::Identity identity) {
+  const auto log_exists = files.exists(log_path(options));
+  if (!log_exists) return fail(log_exists.error());
+  const std::pair<std::string, bool> parts[] = {{log_path(options), *log_exists},
+                                                {state_path(options), std::filesystem::exists(state_path(options))}};
+  for (const auto& [part, exists] : parts) {
+    if (!exists) {
+      return fail(Errc::damaged,
+                  fmt::format("{} is missing; a member without it could forget what it acknowledged. Move "
+                              "the directory away and join the cluster anew, or restore a backup",
+                              part));
+    }
+  }
+  Started started{.lock = std::move(lock), .identity = identity, .log = {}, .store = {}, .restored = {}};
+  auto log = open_log(files, options);
+  if (!log) return fail(log.error());
+  started.log = std::move(*log);
+  auto store = open_store(options, commands);
+  if (!store) return fail(store.error());
+  started.store = std::move(*store);
+  ++started.identity.incarnation;
+  if (auto written = log::write_identity(files, identity_path(options), started.identity); !written) {
+    return fail(written.error());
+  }
+  return started;
+}
+
+Result<void> check_against_log(const state::Applied& applied, log::Log& log) {
+  const auto damaged = [&](const std::string& what) {
+    return fail(
+        Errc::damaged,
+        fmt::format("the database stands at index {} (term {}), but the log {}; move the directory away and join "
+                    "the cluster anew, or restore a backup",
+                    applied.index.value, applied.term.value, what));
+  };
+  const auto& recovered = log.recovered();
+  if (applied.index > recovered.last_index) return damaged(fmt::format("ends at {}", recovered.last_index.value));
+  if (applied.index.next() < recovered.first_index) {
+    return damaged(fmt::format("begins at {}", recovered.first_index.value));
+  }
+  if (applied.index >= recovered.first_index && applied.index) {
+    const auto term = log.term_at(applied.index);
+    if (!term) return fail(term.error());
+    if (*term != applied.term) return damaged(fmt::format("has term {} there", term->value));
+  }
+  return {};
+}
+
+Result<raft::Restored> restore(const state::Applied& applied, log::Log& log) {
+  if (auto agree = check_against_log(applied, log); !agree) return fail(agree.error());
+  const auto& recovered = log.recovered();
+  raft::Restored restored{
+      .hard_state = recovered.hard_state,
+      .base_index = applied.index,
+      .base_term = applied.term,
+      .configuration = applied.configuration,
+      .configuration_index = applied.configuration_index,
+      .entries = {},
+      .commit_index = std::max(applied.index, std::min(recovered.commit_index, recovered.last_index)),
+      .applied_index = applied.index,
+      .first_index = recovered.first_index,
+      .time = applied.time};
+  for (Index next = applied.index.next(); next <= recovered.last_index;) {
+    auto entries = log.read(next, read_bytes);
+    if (!entries) return fail(entries.error());
+    if (entries->empty()) return fail(Errc::damaged, fmt::format("the log lacks its entry {}", next.value));
+    next = entries->back().index.next();
+    restored.entries.insert(restored.entries.end(), std::make_move_iterator(entries->begin()),
+                            std::make_move_iterator(entries->end()));
+  }
+  return restored;
+}
+
+}  // namespace
+
+std::string identity_path(const Options& options) {
+  return options.data_dir / "node";
+}
+
+Result<DirectoryLock> DirectoryLock::take(const std::filesystem::path& data_dir) {
+  const std::string path = data_dir / "LOCK";
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (descriptor < 0) return fail(Errc::io_error, fmt::format("cannot open {}: {}", path, std::strerror(errno)));
+  DirectoryLock lock(descriptor);
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+    char holder[32] = {};
+    const ssize_t got = ::pread(descriptor, holder, sizeof holder - 1, 0);
+    const std::string pid(holder, got > 0 ? static_cast<std::size_t>(got) : 0);
+    const bool ours = pid == std::to_string(::getpid());
+    return fail(Errc::in_use, fmt::format("{} is in use by {}; nothing was changed", data_dir.string(),
+                                          ours ? "another DB of this process" : "process " + pid));
+  }
+  const std::string pid = std::to_string(::getpid());
+  if (::ftruncate(descriptor, 0) != 0 || ::pwrite(descriptor, pid.data(), pid.size(), 0) < 0) {
+    return fail(Errc::io_error, fmt::format("cannot write {}: {}", path, std::strerror(errno)));
+  }
+  return lock;
+}
+
+DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+DirectoryLock& DirectoryLock::operator=(DirectoryLock&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
+
+DirectoryLock::~DirectoryLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+Result<Started> start(log::FileSystem& files, const Options& options, const Commands& commands, std::uint64_t random) {
+  std::error_code code;
+  if (std::filesystem::create_directories(options.data_dir, code)) {
+    std::filesystem::permissions(options.data_dir, std::filesystem::perms::owner_all, code);
+  }
+  if (code) {
+    return fail(Errc::io_error, fmt::format("cannot make {}: {}", options.data_dir.string(), code.message()));
+  }
+  if (auto made = files.make_directory(options.data_dir.string()); !made) return fail(made.error());
+  auto lock = DirectoryLock::take(options.data_dir);
+  if (!lock) return fail(lock.error());
+  const auto identity = log::read_identity(files, identity_path(options));
+  if (!identity && !(identity.error() == Errc::not_found)) return fail(identity.error());
+  if (identity && options.found) {
+    log_line(options.log_sink, LogLevel::info, "{} already holds a member; Options::found is ignored",
+             options.data_dir.string());
+  }
+  auto started = identity ? start_again(files, options, commands, std::move(*lock), *identity)
+                          : start_new(files, options, commands, std::move(*lock), random);
+  if (!started) return started;
+  auto restored = restore(started->store->applied(), *started->log);
+  if (!restored) return fail(restored.error());
+  started->restored = std::move(*restored);
+  return started;
+}
+
+}  // namespace flotilla::node

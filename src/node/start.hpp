@@ -1,0 +1,48 @@
+// From a data directory to a member ready to run: lock, identity, log, state, and what of the log is still to be
+// applied.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "flotilla/command.hpp"
+#include "flotilla/error.hpp"
+#include "flotilla/options.hpp"
+#include "log/file.hpp"
+#include "log/identity.hpp"
+#include "log/log.hpp"
+#include "raft/core.hpp"
+#include "state/store.hpp"
+
+namespace flotilla::node {
+
+/// Holds data/LOCK for as long as it lives: one process, and one DB in it, has the directory.
+class DirectoryLock {
+ public:
+  static Result<DirectoryLock> take(const std::filesystem::path& data_dir);
+  DirectoryLock(DirectoryLock&& other) noexcept;
+  DirectoryLock& operator=(DirectoryLock&& other) noexcept;
+  ~DirectoryLock();
+
+ private:
+  explicit DirectoryLock(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_ = -1;
+};
+
+struct Started {
+  DirectoryLock lock;
+  log::Identity identity;
+  std::unique_ptr<log::Log> log;
+  std::unique_ptr<state::Store> store;
+  raft::Restored restored;
+};
+
+/// Opens data_dir, or makes it: `found` (or no `listen`) bootstraps a cluster of one, `join` makes a member that
+/// belongs to none yet. `data/node` is written last, so what a crash left of a first start is made anew. Raises the
+/// incarnation. `advertise` is this member's address in the first configuration.
+Result<Started> start(log::FileSystem& files, const Options& options, const Commands& commands, std::uint64_t random);
+
+std::string identity_path(const Options& options);
+
+}  // namespace flotilla::node

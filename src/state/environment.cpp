@@ -1,0 +1,252 @@
+#include "state/environment.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/assert.hpp"
+
+namespace flotilla::state {
+namespace {
+
+/// Slots of the reader table beyond the application's: for the member's own readers and for tools.
+constexpr unsigned reserved_readers = 8;
+/// Finished read transactions kept for the next; each holds about 50 KB and a slot.
+constexpr std::size_t idle_readers_max = 64;
+constexpr mode_t file_mode = 0600;
+
+/// Claimed files and the process that claimed each: a forked child inherits the map, but not the claims.
+struct Registry {
+  std::mutex mutex;
+  std::map<FileId, pid_t> claims;
+};
+Registry& registry() {
+  static auto* const instance = new Registry;  // never destroyed: environments may outlive static objects
+  return *instance;
+}
+
+Error system_error(std::string_view doing, const std::filesystem::path& path, int code) {
+  return lmdb::error_of(code, fmt::format("{} {}", doing, path.string()));
+}
+
+/// Makes the file if it is missing: LMDB takes an empty file for a new database, and only a file that is there can be
+/// claimed. The data file carries no locks, so closing this descriptor drops none.
+Result<void> ensure_file(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, file_mode);
+  if (descriptor < 0) return fail(system_error("open", path, errno));
+  ::close(descriptor);
+  return {};
+}
+
+Result<void> ensure_directory(const std::filesystem::path& path) {
+  std::error_code code;
+  const bool made = std::filesystem::create_directories(path, code);
+  if (code) return fail(system_error("create", path, code.value()));
+  if (!made) return {};
+  std::filesystem::permissions(path, std::filesystem::perms::owner_all, code);
+  if (code) return fail(system_error("set the mode of", path, code.value()));
+  return {};
+}
+
+std::size_t whole_pages(std::size_t bytes) {
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  return (bytes + page - 1) / page * page;
+}
+
+Result<lmdb::Env> open_env(const EnvironmentOptions& options) {
+  MDB_env* raw = nullptr;
+  if (const int code = mdb_env_create(&raw); code != 0) return fail(lmdb::error_of(code, "create an environment"));
+  lmdb::Env env(raw);
+  int code = mdb_env_set_mapsize(raw, whole_pages(options.map_size));
+  if (code == 0) code = mdb_env_set_maxreaders(raw, options.readers_max + reserved_readers);
+  if (code == 0) code = mdb_env_set_maxdbs(raw, static_cast<MDB_dbi>(tables_max + 1));
+  // NORDAHEAD: read-ahead leaves the file in the page cache as large folios, which makes every later write of a page
+  // three times as dear (LIMITS A3).
+  const unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | (options.sync ? 0u : static_cast<unsigned>(MDB_NOSYNC));
+  if (code == 0) code = mdb_env_open(raw, options.directory.c_str(), flags, file_mode);
+  if (code != 0) return fail(system_error("open the database in", options.directory, code));
+  if (static_cast<std::size_t>(mdb_env_get_maxkeysize(raw)) < key_bytes_max) {
+    return fail(Errc::version_unsupported, "this build of LMDB does not allow keys of 511 bytes");
+  }
+  int swept = 0;
+  code = mdb_reader_check(raw, &swept);  // slots of processes that died with a read transaction open
+  if (code != 0) return fail(lmdb::error_of(code, "check the reader table"));
+  return env;
+}
+
+}  // namespace
+
+Result<FileClaim> FileClaim::of(const std::filesystem::path& file) {
+  struct stat info {};
+  if (::stat(file.c_str(), &info) != 0) return fail(system_error("stat", file, errno));
+  const FileId id{info.st_dev, info.st_ino};
+  const std::lock_guard lock(registry().mutex);
+  const auto [at, added] = registry().claims.try_emplace(id, ::getpid());
+  if (!added && at->second == ::getpid()) {
+    return fail(Errc::in_use, fmt::format("{} is already open in this process", file.string()));
+  }
+  at->second = ::getpid();
+  return FileClaim(id);
+}
+
+FileClaim::FileClaim(FileClaim&& other) noexcept : id_(other.id_), held_(std::exchange(other.held_, false)) {}
+
+FileClaim::~FileClaim() {
+  if (!held_) return;
+  const std::lock_guard lock(registry().mutex);
+  registry().claims.erase(id_);
+}
+
+Result<std::shared_ptr<Environment>> Environment::open(const EnvironmentOptions& options) {
+  const std::filesystem::path data = options.directory / "data.mdb";
+  if (auto made = ensure_directory(options.directory); !made) return fail(made.error());
+  if (auto made = ensure_file(data); !made) return fail(made.error());
+  auto claim = FileClaim::of(data);
+  if (!claim) return fail(claim.error());
+  auto env = open_env(options);
+  if (!env) return fail(env.error());
+  return std::shared_ptr<Environment>(new Environment(std::move(*env), std::move(*claim), options.readers_max));
+}
+
+Environment::Environment(lmdb::Env env, FileClaim claim, unsigned readers_max)
+    : claim_(std::move(claim)), env_(std::move(env)), pid_(::getpid()), readers_max_(readers_max) {}
+
+Environment::~Environment() {
+  if (forked()) {
+    // The reader slots, locks and descriptors are the parent's: closing would clear its slots.
+    [[maybe_unused]] auto* const left_open = env_.release();
+    claim_.forget();
+    return;  // the idle Readers' memory is freed, their transactions are not
+  }
+  FLOTILLA_ASSERT(open_ == 0);
+  FLOTILLA_ASSERT(oldest_ == nullptr && newest_ == nullptr);
+  for (const auto& reader : idle_) mdb_txn_abort(reader->txn);
+}
+
+bool Environment::forked() const noexcept {
+  return ::getpid() != pid_;
+}
+
+Result<void> Environment::start(Reader& reader) {
+  if (reader.txn != nullptr) {
+    const int code = mdb_txn_renew(reader.txn);
+    if (code == 0) return {};
+    mdb_txn_abort(std::exchange(reader.txn, nullptr));
+    return fail(lmdb::error_of(code, "renew a read transaction"));
+  }
+  int code = mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, &reader.txn);
+  if (code == MDB_READERS_FULL) {
+    int swept = 0;
+    mdb_reader_check(env_.get(), &swept);
+    if (swept > 0) code = mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, &reader.txn);
+  }
+  if (code != 0) return fail(lmdb::error_of(code, "begin a read transaction"));
+  return {};
+}
+
+Result<Environment::Snapshot> Environment::begin_read() {
+  // Before the lock: in a child it may be held for ever by a thread that only the parent has.
+  if (forked()) return fail(Error(Errc::forked));
+  std::unique_lock lock(mutex_);
+  if (open_ >= readers_max_) {
+    return fail(Errc::too_many_readers, fmt::format("{} read transactions are open", open_));
+  }
+  std::unique_ptr<Reader> reader;
+  if (idle_.empty()) {
+    reader = std::make_unique<Reader>();
+  } else {
+    reader = std::move(idle_.back());
+    idle_.pop_back();
+  }
+  ++open_;
+  for (;;) {
+    if (auto started = start(*reader); !started) {
+      --open_;
+      return fail(started.error());
+    }
+    if (announced_ == 0 || mdb_txn_id(reader->txn) < announced_) break;
+    mdb_txn_reset(reader->txn);
+    published_.wait(lock, [this] { return announced_ == 0; });
+  }
+  reader->begun = std::chrono::steady_clock::now();
+  link(reader.get());
+  return Snapshot{reader.release(), catalog_};
+}
+
+void Environment::end_read(Reader* reader) noexcept {
+  if (forked()) return;  // its slot and this lock belong to the parent
+  std::unique_ptr<Reader> owner(reader);
+  mdb_txn_reset(owner->txn);
+  {
+    const std::lock_guard lock(mutex_);
+    unlink(reader);
+    --open_;
+    if (idle_.size() < idle_readers_max) {
+      idle_.push_back(std::move(owner));
+      return;
+    }
+  }
+  mdb_txn_abort(owner->txn);
+}
+
+void Environment::link(Reader* reader) noexcept {
+  reader->older = newest_;
+  reader->newer = nullptr;
+  (newest_ != nullptr ? newest_->newer : oldest_) = reader;
+  newest_ = reader;
+}
+
+void Environment::unlink(Reader* reader) noexcept {
+  FLOTILLA_ASSERT(open_ > 0);
+  (reader->older != nullptr ? reader->older->newer : oldest_) = reader->newer;
+  (reader->newer != nullptr ? reader->newer->older : newest_) = reader->older;
+}
+
+unsigned Environment::readers() const {
+  const std::lock_guard lock(mutex_);
+  return open_;
+}
+
+std::chrono::milliseconds Environment::oldest_reader_age() const {
+  const std::lock_guard lock(mutex_);
+  if (oldest_ == nullptr) return std::chrono::milliseconds{0};
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - oldest_->begun);
+}
+
+void Environment::announce(std::size_t txn_id) {
+  const std::lock_guard lock(mutex_);
+  FLOTILLA_ASSERT(announced_ == 0);
+  FLOTILLA_ASSERT(txn_id > 0);
+  announced_ = txn_id;
+}
+
+void Environment::publish(std::shared_ptr<const Catalog> catalog) {
+  FLOTILLA_ASSERT(catalog != nullptr);
+  {
+    const std::lock_guard lock(mutex_);
+    FLOTILLA_ASSERT(catalog->size() >= catalog_->size());
+    catalog_ = std::move(catalog);
+    announced_ = 0;
+  }
+  published_.notify_all();
+}
+
+void Environment::withdraw() {
+  {
+    const std::lock_guard lock(mutex_);
+    announced_ = 0;
+  }
+  published_.notify_all();
+}
+
+std::shared_ptr<const Catalog> Environment::catalog() const {
+  const std::lock_guard lock(mutex_);
+  return catalog_;
+}
+
+}  // namespace flotilla::state

@@ -1,0 +1,133 @@
+// Environment: one open LMDB environment, the tables it has, and the pool of its read transactions. Shared by the store
+// and by every ReadTxn, so it closes with the last of them.
+//
+// Thread: announce(), publish(), withdraw() and handle() for writing: apply; all else: any. One lock, held for tens of
+// nanoseconds, never across a write or a sync.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "flotilla/error.hpp"
+#include "flotilla/txn.hpp"
+#include "state/lmdb.hpp"
+
+namespace flotilla::state {
+
+/// Name of the one table that is ours. Applications' names cannot begin with "__".
+inline constexpr const char* reserved_table = "__flotilla";
+
+/// A table as LMDB knows it. Tables are emptied but never deleted, so a handle stays good until the environment closes.
+struct TableEntry {
+  MDB_dbi dbi = 0;
+  TableKind kind = TableKind::plain;
+  std::size_t created_by = 0;  ///< LMDB transaction that made it; 0: it was there at open
+};
+
+/// The application's tables as of one transaction.
+using Catalog = std::map<std::string, TableEntry, std::less<>>;
+
+/// What makes a file the same file, whatever it is called.
+struct FileId {
+  dev_t device;
+  ino_t inode;
+  friend auto operator<=>(const FileId&, const FileId&) = default;
+};
+
+/// Claims a file for this process; a second claim of it is refused until the first is gone (CORRECTNESS G9: opening one
+/// file twice in a process and closing one of them silently drops the other's locks).
+class FileClaim {
+ public:
+  static Result<FileClaim> of(const std::filesystem::path& file);
+  FileClaim(FileClaim&& other) noexcept;
+  FileClaim& operator=(FileClaim&&) = delete;
+  ~FileClaim();
+  /// In a forked child: the claim is the parent's.
+  void forget() noexcept { held_ = false; }
+
+ private:
+  explicit FileClaim(FileId id) : id_(id), held_(true) {}
+  FileId id_;
+  bool held_;
+};
+
+struct EnvironmentOptions {
+  std::filesystem::path directory;
+  std::size_t map_size = 0;
+  unsigned readers_max = 0;
+  bool sync = true;
+};
+
+class Environment : public std::enable_shared_from_this<Environment> {
+ public:
+  /// A read transaction of the pool. Invariant: in use exactly while it is linked into the list of open ones.
+  struct Reader {
+    MDB_txn* txn = nullptr;
+    std::chrono::steady_clock::time_point begun;
+    Reader* older = nullptr;
+    Reader* newer = nullptr;
+  };
+  struct Snapshot {
+    Reader* reader;
+    std::shared_ptr<const Catalog> catalog;  ///< as of the snapshot: never newer, so every handle in it is good
+  };
+
+  static Result<std::shared_ptr<Environment>> open(const EnvironmentOptions& options);
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+  ~Environment();
+
+  MDB_env* handle() const noexcept { return env_.get(); }
+  MDB_dbi reserved() const noexcept { return reserved_; }
+  void set_reserved(MDB_dbi dbi) noexcept { reserved_ = dbi; }
+  /// True in a child that this process forked: nothing here may be touched then, not even to close it.
+  bool forked() const noexcept;
+
+  /// too_many_readers, forked, or an LMDB error.
+  Result<Snapshot> begin_read();
+  void end_read(Reader* reader) noexcept;
+  unsigned readers() const;
+  std::chrono::milliseconds oldest_reader_age() const;
+
+  /// Before the commit of transaction `txn_id`, which makes tables. LMDB shows its data to readers a moment before its
+  /// handles; until publish() a reader that would see the data waits, else it would miss a table of its own snapshot.
+  void announce(std::size_t txn_id);
+  /// After that commit. Also at open.
+  void publish(std::shared_ptr<const Catalog> catalog);
+  /// The announced transaction failed to commit.
+  void withdraw();
+  std::shared_ptr<const Catalog> catalog() const;
+
+ private:
+  Environment(lmdb::Env env, FileClaim claim, unsigned readers_max);
+  Result<void> start(Reader& reader);
+  void link(Reader* reader) noexcept;
+  void unlink(Reader* reader) noexcept;
+
+  // Closes before the claim ends: members are destroyed from the last to the first.
+  FileClaim claim_;
+  lmdb::Env env_;
+  const pid_t pid_;
+  const unsigned readers_max_;
+  MDB_dbi reserved_ = 0;
+
+  mutable std::mutex mutex_;
+  std::condition_variable published_;
+  std::vector<std::unique_ptr<Reader>> idle_;
+  Reader* oldest_ = nullptr;
+  Reader* newest_ = nullptr;
+  unsigned open_ = 0;
+  std::size_t announced_ = 0;  ///< 0: none
+  std::shared_ptr<const Catalog> catalog_ = std::make_shared<const Catalog>();
+};
+
+}  // namespace flotilla::state

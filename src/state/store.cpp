@@ -1,0 +1,517 @@
+#include "state/store.hpp"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <limits>
+#include <map>
+#include <new>
+#include <utility>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include "base/assert.hpp"
+#include "base/log_sink.hpp"
+#include "state/environment.hpp"
+#include "state/rows.hpp"
+#include "state/sessions.hpp"
+#include "state/txn_state.hpp"
+
+namespace flotilla::state {
+namespace {
+
+/// Starts over of one batch because a command failed after it wrote; past it the batch is halved.
+constexpr int restarts_max = 8;
+/// A command's error text is cut to this, here and in its session.
+constexpr std::size_t error_text_bytes_max = 4096;
+
+thread_local bool inside_command_ = false;
+
+struct InsideCommand {
+  InsideCommand() noexcept { inside_command_ = true; }
+  ~InsideCommand() { inside_command_ = false; }
+};
+
+Error fault_of(int code, std::string_view doing) {
+  return lmdb::error_of(code, doing);
+}
+
+/// An error as all members keep it: a code of ours, and a bounded text.
+Error normalised(Error error) {
+  Errc code = Errc::command_failed;
+  // session_full is ours alone: a session remembers it as a refusal, not as a result.
+  if (error.code().category() == category() && error != Errc::session_full) {
+    code = static_cast<Errc>(error.code().value());
+  }
+  std::string text = error.message().substr(0, error_text_bytes_max);
+  return {code, std::move(text)};
+}
+
+/// How a command ended.
+struct Ending {
+  Result<Bytes> result;
+  bool replicated_text = true;  ///< false: the text of an exception, which may differ between members
+};
+
+/// How far a batch got.
+enum class Progress : std::uint8_t {
+  done,
+  again,  ///< a command failed after it wrote: abort, and run again without it
+  full,   ///< LMDB's transaction cannot grow any more: abort, and run it in parts
+};
+
+void sync_directory(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  ::fsync(descriptor);
+  ::close(descriptor);
+}
+
+}  // namespace
+
+bool inside_command() noexcept {
+  return inside_command_;
+}
+
+class Store::Impl {
+ public:
+  Impl(const StoreOptions& options, Commands commands, std::shared_ptr<Environment> env)
+      : env_(std::move(env)), commands_(std::move(commands)), log_sink_(log_sink_or_default(options.log_sink)) {}
+
+  /// Makes the reserved table or reads it, and opens all tables.
+  Result<void> load();
+  Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
+
+  Environment& env() noexcept { return *env_; }
+  std::shared_ptr<Environment> shared_env() const noexcept { return env_; }
+  const Commands& commands() const noexcept { return commands_; }
+  const Applied& applied() const noexcept { return applied_; }
+  Index applied_index() const noexcept { return Index{applied_index_.load(std::memory_order_acquire)}; }
+
+ private:
+  /// All that one LMDB transaction changes. Thrown away whole when it aborts.
+  struct Batch {
+    Batch(lmdb::Txn owner, MDB_dbi reserved, std::shared_ptr<const Catalog> catalog, const Applied& before)
+        : txn(std::move(owner)), state(txn.get(), reserved, std::move(catalog)), applied(before) {}
+    lmdb::Txn txn;
+    detail::WriteState state;  // before txn in destruction: its cursors go first
+    Applied applied;
+    bool configuration_changed = false;
+    std::vector<Outcome> outcomes;
+  };
+
+  Result<MDB_dbi> open_reserved(MDB_txn* txn, bool& made);
+  Result<void> load_rows(const Rows& rows);
+  Result<Catalog> load_tables(MDB_txn* txn, const Rows& rows);
+
+  Result<void> apply_or_run_out_of_memory(std::span<const raft::Entry> entries, std::vector<Outcome>& outcomes);
+  Result<void> apply_range(std::span<const raft::Entry> entries, std::vector<Outcome>& outcomes);
+  Result<Progress> run(std::span<const raft::Entry> entries, Batch& batch);
+  Result<Progress> run_entry(const raft::Entry& entry, Batch& batch);
+  Result<void> apply_configuration(const raft::Entry& entry, Batch& batch);
+  Result<void> apply_session(const raft::Entry& entry, Batch& batch);
+  Result<Progress> apply_command(const raft::Entry& entry, Batch& batch);
+  Result<Ending> call(const CommandFn& command, const raft::Entry& entry, Batch& batch);
+  Result<void> commit(Batch& batch);
+  Result<void> abort(Batch& batch);
+
+  std::shared_ptr<Environment> env_;
+  const Commands commands_;
+  const LogSink log_sink_;
+
+  Applied applied_;
+  std::atomic<std::uint64_t> applied_index_{0};
+  Sessions sessions_;
+  std::optional<Error> fault_;
+  /// Commands of the batch in hand that failed after they wrote, by index. They fail again whenever what is before them
+  /// is run again, so they are not.
+  std::map<std::uint64_t, Ending> failed_;
+  CommandPayload command_;  // here for its memory
+};
+
+// --- Opening
+
+Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options, Commands commands) {
+  if (auto checked = commands.check(); !checked) return fail(checked.error());
+  auto env = Environment::open({options.directory, options.map_size, options.readers_max, options.sync});
+  if (!env) return fail(env.error());
+  auto impl = std::make_unique<Impl>(options, std::move(commands), std::move(*env));
+  if (auto loaded = impl->load(); !loaded) return fail(loaded.error());
+  if (options.sync) {
+    sync_directory(options.directory);
+    sync_directory(std::filesystem::absolute(options.directory).parent_path());
+  }
+  return std::unique_ptr<Store>(new Store(std::move(impl)));
+}
+
+Result<MDB_dbi> Store::Impl::open_reserved(MDB_txn* txn, bool& made) {
+  MDB_dbi dbi = 0;
+  int code = mdb_dbi_open(txn, reserved_table, 0, &dbi);
+  made = code == MDB_NOTFOUND;
+  if (made) {
+    MDB_stat stat{};
+    MDB_dbi main = 0;
+    code = mdb_dbi_open(txn, nullptr, 0, &main);
+    if (code == 0) code = mdb_stat(txn, main, &stat);
+    if (code != 0) return fail(fault_of(code, "look into the database"));
+    if (stat.ms_entries != 0) return fail(Errc::damaged, "the database was made by something else");
+    code = mdb_dbi_open(txn, reserved_table, MDB_CREATE, &dbi);
+  }
+  if (code != 0) return fail(fault_of(code, "open the reserved table"));
+  return dbi;
+}
+
+Result<void> Store::Impl::load() {
+  auto txn = lmdb::Txn::begin_write(env_->handle());
+  if (!txn) return fail(txn.error());
+  bool made = false;
+  const auto dbi = open_reserved(txn->get(), made);
+  if (!dbi) return fail(dbi.error());
+  const Rows rows(txn->get(), *dbi);
+  if (made) {
+    int code = rows.put(format_key, encode_format());
+    if (code == 0) code = rows.put(applied_key, encode(AppliedRow{}));
+    if (code != 0) return fail(fault_of(code, "make the reserved table"));
+  }
+  if (auto loaded = load_rows(rows); !loaded) return loaded;
+  auto catalog = load_tables(txn->get(), rows);
+  if (!catalog) return fail(catalog.error());
+  if (auto committed = txn->commit(); !committed) return committed;
+  env_->set_reserved(*dbi);
+  env_->publish(std::make_shared<const Catalog>(std::move(*catalog)));
+  applied_index_.store(applied_.index.value, std::memory_order_release);
+  return {};
+}
+
+Result<void> Store::Impl::load_rows(const Rows& rows) {
+  std::string_view bytes;
+  if (const int code = rows.get(format_key, bytes); code != 0) return fail(fault_of(code, "read the format row"));
+  const auto version = decode_format(bytes);
+  if (version != format_version) {
+    return fail(Errc::version_unsupported,
+                fmt::format("the database has format {}, this build knows {}", version.value_or(0), format_version));
+  }
+  if (const int code = rows.get(applied_key, bytes); code != 0) return fail(fault_of(code, "read the applied row"));
+  AppliedRow row;
+  if (!decode_applied(bytes, row)) return fail(Errc::damaged, "the applied row is malformed");
+  applied_.index = row.index;
+  applied_.term = row.term;
+  applied_.time = row.time;
+  applied_.configuration_index = row.configuration_index;
+  int code = rows.get(configuration_key, bytes);
+  if (code == 0) {
+    auto configuration = raft::decode_configuration(bytes);
+    if (!configuration) return fail(Errc::damaged, "the configuration row is malformed");
+    applied_.configuration = std::move(*configuration);
+  } else if (code != MDB_NOTFOUND) {
+    return fail(fault_of(code, "read the configuration row"));
+  }
+  if (!sessions_.load(rows, code)) return fail(Errc::damaged, "a session row is malformed");
+  if (code != 0) return fail(fault_of(code, "read the sessions"));
+  return {};
+}
+
+Result<Catalog> Store::Impl::load_tables(MDB_txn* txn, const Rows& rows) {
+  Catalog catalog;
+  bool whole = true;
+  int code = rows.each(table_prefix, [&](std::string_view key, std::string_view value) {
+    const auto kind = decode_kind(value);
+    whole = kind.has_value();
+    if (whole) catalog.emplace(key.substr(table_prefix.size()), TableEntry{0, *kind, 0});
+    return whole;
+  });
+  if (code != 0) return fail(fault_of(code, "read the table rows"));
+  if (!whole) return fail(Errc::damaged, "a table row is malformed");
+  for (auto& [name, entry] : catalog) {
+    unsigned flags = 0;
+    // Without flags LMDB opens a table as it was made.
+    code = mdb_dbi_open(txn, name.c_str(), 0, &entry.dbi);
+    if (code == 0) code = mdb_dbi_flags(txn, entry.dbi, &flags);
+    if (code == MDB_NOTFOUND) return fail(Errc::damaged, fmt::format("table {} is recorded but missing", name));
+    if (code != 0) return fail(fault_of(code, "open a table"));
+    const auto kind = (flags & MDB_DUPSORT) != 0 ? TableKind::sorted_duplicates : TableKind::plain;
+    if (kind != entry.kind) return fail(Errc::damaged, fmt::format("table {} is not of its recorded kind", name));
+  }
+  // A table of another's making would be found full where all other members make it anew.
+  MDB_stat stat{};
+  MDB_dbi main = 0;
+  code = mdb_dbi_open(txn, nullptr, 0, &main);
+  if (code == 0) code = mdb_stat(txn, main, &stat);
+  if (code != 0) return fail(fault_of(code, "look into the database"));
+  if (stat.ms_entries != catalog.size() + 1)
+    return fail(Errc::damaged, "the database has tables that are not recorded");
+  return catalog;
+}
+
+// --- Applying
+
+Result<std::vector<Outcome>> Store::Impl::apply(std::span<const raft::Entry> entries) {
+  if (env_->forked()) return fail(Error(Errc::forked));
+  if (fault_) return fail(*fault_);
+  while (!entries.empty() && entries.front().index <= applied_.index) entries = entries.subspan(1);
+  std::vector<Outcome> outcomes;
+  if (entries.empty()) return outcomes;
+  FLOTILLA_ASSERT(entries.front().index == applied_.index.next());
+  FLOTILLA_ASSERT(entries.back().index - entries.front().index == entries.size() - 1);
+  outcomes.reserve(entries.size());
+  failed_.clear();
+  if (auto done = apply_or_run_out_of_memory(entries, outcomes); !done) {
+    fault_ = done.error();
+    return fail(*fault_);
+  }
+  FLOTILLA_ASSERT(applied_.index == entries.back().index);
+  return outcomes;
+}
+
+Result<void> Store::Impl::apply_or_run_out_of_memory(std::span<const raft::Entry> entries,
+                                                     std::vector<Outcome>& outcomes) {
+  try {
+    return apply_range(entries, outcomes);
+  } catch (const std::bad_alloc&) {
+    return fail(Errc::stopped, "out of memory while applying");
+  }
+}
+
+Result<void> Store::Impl::apply_range(std::span<const raft::Entry> entries, std::vector<Outcome>& outcomes) {
+  FLOTILLA_ASSERT(!entries.empty());
+  auto progress = Progress::again;
+  for (int runs = 0; progress == Progress::again && runs < restarts_max; ++runs) {
+    auto txn = lmdb::Txn::begin_write(env_->handle());
+    if (!txn) return fail(txn.error());
+    Batch batch(std::move(*txn), env_->reserved(), env_->catalog(), applied_);
+    const auto ran = run(entries, batch);
+    if (!ran) return fail(ran.error());
+    progress = *ran;
+    if (progress == Progress::done) {
+      if (auto committed = commit(batch); !committed) return committed;
+      for (Outcome& outcome : batch.outcomes) outcomes.push_back(std::move(outcome));
+      return {};
+    }
+    if (auto aborted = abort(batch); !aborted) return aborted;
+  }
+  if (entries.size() == 1) return fail(Errc::io_error, "one command fills a whole LMDB transaction");
+  const std::size_t half = entries.size() / 2;
+  if (auto first = apply_range(entries.first(half), outcomes); !first) return first;
+  return apply_range(entries.subspan(half), outcomes);
+}
+
+Result<Progress> Store::Impl::run(std::span<const raft::Entry> entries, Batch& batch) {
+  for (const raft::Entry& entry : entries) {
+    FLOTILLA_ASSERT(entry.index == batch.applied.index.next());
+    const auto progress = run_entry(entry, batch);
+    if (!progress || *progress != Progress::done) return progress;
+    batch.applied.index = entry.index;
+    batch.applied.term = entry.term;
+    // The core stamps entries so; a member whose leader did not would disagree with none, as all take the larger.
+    batch.applied.time = std::max(batch.applied.time, entry.time);
+  }
+  return Progress::done;
+}
+
+Result<Progress> Store::Impl::run_entry(const raft::Entry& entry, Batch& batch) {
+  switch (entry.type) {
+    case raft::EntryType::noop: return Progress::done;
+    case raft::EntryType::command: return apply_command(entry, batch);
+    case raft::EntryType::configuration: return apply_configuration(entry, batch).map([] { return Progress::done; });
+    case raft::EntryType::session: return apply_session(entry, batch).map([] { return Progress::done; });
+  }
+  return fail(Errc::stopped, fmt::format("entry {} is of type {}, which this build does not know", entry.index.value,
+                                         static_cast<unsigned>(entry.type)));
+}
+
+Result<void> Store::Impl::apply_configuration(const raft::Entry& entry, Batch& batch) {
+  auto configuration = raft::decode_configuration(entry.payload.view());
+  if (!configuration) return fail(Errc::stopped, fmt::format("configuration {} is malformed", entry.index.value));
+  sessions_.end_removed(batch.applied.configuration, *configuration);
+  batch.applied.configuration = std::move(*configuration);
+  batch.applied.configuration_index = entry.index;
+  batch.configuration_changed = true;
+  return {};
+}
+
+Result<void> Store::Impl::apply_session(const raft::Entry& entry, Batch& batch) {
+  const auto payload = decode_session(entry.payload.view());
+  if (!payload) return fail(Errc::stopped, fmt::format("session entry {} is malformed", entry.index.value));
+  batch.outcomes.push_back({{payload->session, 0}, entry.index, entry.term, sessions_.open(*payload)});
+  return {};
+}
+
+Result<Progress> Store::Impl::apply_command(const raft::Entry& entry, Batch& batch) {
+  if (!decode_command(entry.payload.view(), command_)) {
+    return fail(Errc::stopped, fmt::format("command entry {} is malformed", entry.index.value));
+  }
+  const auto answer = [&](Result<Bytes> result) {
+    batch.outcomes.push_back({command_.call, entry.index, entry.term, std::move(result)});
+    return Progress::done;
+  };
+  // A member without the command must stop before it answers anything about it, alike for repeated calls.
+  const CommandFn* const command = commands_.find(command_.name);
+  if (command == nullptr) {
+    return fail(Errc::stopped, fmt::format("entry {} runs the command {}, which is not registered here",
+                                           entry.index.value, command_.name));
+  }
+  if (auto known = sessions_.admit(command_)) return answer(std::move(*known));
+
+  const auto failed = failed_.find(entry.index.value);
+  const bool skipped = failed != failed_.end();
+  auto ending = skipped ? Result<Ending>(failed->second) : call(*command, entry, batch);
+  if (!ending) {
+    if (batch.state.fault_code() == MDB_TXN_FULL) return Progress::full;
+    return fail(ending.error());
+  }
+  if (!ending->result && !skipped && batch.state.wrote()) {
+    failed_.emplace(entry.index.value, std::move(*ending));
+    return Progress::again;
+  }
+  if (!ending->result && ending->result.error() == Errc::session_full)
+    return answer(sessions_.refuse_full(command_.call));
+  sessions_.store(command_.call, ending->result, ending->replicated_text);
+  return answer(std::move(ending->result));
+}
+
+Result<Ending> Store::Impl::call(const CommandFn& command, const raft::Entry& entry, Batch& batch) {
+  detail::WriteState& state = batch.state;
+  state.begin_command(entry.term, entry.index, std::max(batch.applied.time, entry.time));
+  Ending ending;
+  try {
+    const InsideCommand inside;
+    WriteTxn txn(&state);
+    ending.result = command(txn, Args(command_.args));
+    if (!ending.result) ending.result = fail(normalised(ending.result.error()));
+  } catch (const std::bad_alloc&) {
+    state.end_command();
+    return fail(Errc::stopped,
+                fmt::format("out of memory in command {} of entry {}", command_.name, entry.index.value));
+  } catch (const std::exception& exception) {
+    ending = {fail(Errc::command_failed, std::string(exception.what()).substr(0, error_text_bytes_max)), false};
+  } catch (...) {
+    ending = {fail(Errc::command_failed, "the command threw something that is not a std::exception"), false};
+  }
+  state.end_command();
+  if (!ending.replicated_text) {
+    log_line(log_sink_, LogLevel::info, "command {} of entry {} threw: {}", command_.name, entry.index.value,
+             ending.result.error().message());
+  }
+  if (state.fault()) return fail(*state.fault());
+  if (!ending.result) return ending;
+  if (state.misuse()) {
+    ending.result = fail(*state.misuse());
+  } else if (ending.result->size() > Sessions::result_bytes_max) {
+    ending.result = fail(Errc::command_failed, fmt::format("the result has {} bytes, over the limit of {}",
+                                                           ending.result->size(), Sessions::result_bytes_max));
+  } else if (!sessions_.fits(command_.call.session, ending.result->size())) {
+    ending.result = fail(Error(Errc::session_full));
+  }
+  return ending;
+}
+
+Result<void> Store::Impl::commit(Batch& batch) {
+  const Rows rows(batch.txn.get(), env_->reserved());
+  const Applied& applied = batch.applied;
+  int code = sessions_.write(rows);
+  if (code == 0) {
+    code = rows.put(applied_key,
+                    encode(AppliedRow{applied.index, applied.term, applied.time, applied.configuration_index}));
+  }
+  if (code == 0 && batch.configuration_changed) {
+    code = rows.put(configuration_key, raft::encode(applied.configuration));
+  }
+  if (code != 0) return fail(fault_of(code, "record what was applied"));
+  const bool made_tables = batch.state.made_tables();
+  if (made_tables) env_->announce(batch.txn.id());
+  if (auto committed = batch.txn.commit(); !committed) {
+    if (made_tables) env_->withdraw();
+    return committed;
+  }
+  if (made_tables) env_->publish(batch.state.staged_catalog());
+  sessions_.committed();
+  applied_ = std::move(batch.applied);
+  applied_index_.store(applied_.index.value, std::memory_order_release);
+  return {};
+}
+
+Result<void> Store::Impl::abort(Batch& batch) {
+  batch.txn.abort();
+  auto txn = lmdb::Txn::begin_write(env_->handle());
+  if (!txn) return fail(txn.error());
+  int code = 0;
+  const bool whole = sessions_.roll_back(Rows(txn->get(), env_->reserved()), code);
+  if (!whole) return fail(Errc::damaged, "a session row is malformed");
+  if (code != 0) return fail(fault_of(code, "read the sessions"));
+  return {};
+}
+
+// --- Store
+
+Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Store::~Store() = default;
+
+Result<std::vector<Outcome>> Store::apply(std::span<const raft::Entry> entries) {
+  return impl_->apply(entries);
+}
+
+const Applied& Store::applied() const {
+  return impl_->applied();
+}
+
+Index Store::applied_index() const {
+  return impl_->applied_index();
+}
+
+Result<ReadTxn> Store::read() {
+  auto snapshot = impl_->env().begin_read();
+  if (!snapshot) return fail(snapshot.error());
+  return ReadTxn(std::make_unique<detail::ReadState>(impl_->shared_env(), std::move(*snapshot)));
+}
+
+Result<std::uint64_t> Store::content_hash(const ReadTxn& txn) {
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> hash(XXH3_createState(), XXH3_freeState);
+  if (hash == nullptr) throw std::bad_alloc();
+  XXH3_64bits_reset(hash.get());
+  const auto add_number = [&](std::uint64_t number) { XXH3_64bits_update(hash.get(), &number, sizeof number); };
+  // Lengths first, so that no two different contents run together into the same bytes.
+  const auto add = [&](std::string_view bytes) {
+    add_number(bytes.size());
+    XXH3_64bits_update(hash.get(), bytes.data(), bytes.size());
+  };
+  for (const std::string& name : txn.tables()) {
+    const Table table = txn.table(name);
+    add(name);
+    add_number(static_cast<std::uint64_t>(table.kind()));
+    add_number(table.size());
+    for (const auto& [key, value] : table.all()) {
+      add(key);
+      add(value);
+    }
+  }
+  if (txn.error()) return fail(*txn.error());
+  return XXH3_64bits_digest(hash.get());
+}
+
+bool Store::has_command(std::string_view name) const {
+  return impl_->commands().find(name) != nullptr;
+}
+
+std::uint64_t Store::file_bytes() const {
+  mdb_filehandle_t descriptor = -1;
+  struct stat info {};
+  if (impl_->env().forked() || mdb_env_get_fd(impl_->env().handle(), &descriptor) != 0) return 0;
+  if (::fstat(descriptor, &info) != 0) return 0;
+  return static_cast<std::uint64_t>(info.st_size);
+}
+
+unsigned Store::readers() const {
+  return impl_->env().readers();
+}
+
+std::chrono::milliseconds Store::oldest_reader_age() const {
+  return impl_->env().oldest_reader_age();
+}
+
+}  // namespace flotilla::state

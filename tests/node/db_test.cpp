@@ -1,0 +1,251 @@
+#include <algorithm>
+#include <atomic>
+#include <future>
+#include <set>
+
+#include "db_fixture.hpp"
+
+using namespace flotilla;
+using namespace flotilla::test;
+using namespace std::chrono_literals;
+
+TEST_SUITE_BEGIN("node.db.one_member");
+
+TEST_CASE("a directory alone opens a complete database without a port") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  REQUIRE(db->command("put", {"a", "1"}).get());
+  CHECK(get(*db, "a") == "1");
+  CHECK(db->is_leader());
+  CHECK(db->status().listen.empty());
+  CHECK(db->streams().address().empty());
+}
+
+TEST_CASE("a result is visible to every later read, and survives closing and opening") {
+  TempDir dir;
+  ClusterId cluster;
+  for (int run = 0; run < 3; ++run) {
+    auto db = DB::open(test_options(dir / "data"), test_commands());
+    REQUIRE(db);
+    CHECK(db->status().incarnation == static_cast<std::uint64_t>(run + 1));
+    if (run == 0) cluster = db->status().cluster_id;
+    CHECK(db->status().cluster_id == cluster);
+    if (run > 0) CHECK(get(*db, "key") == std::string(static_cast<std::size_t>(run) * 10, 'x'));
+    for (int i = 0; i < 10; ++i) {
+      const auto result = db->command("append", {"key", "x"}).get();
+      REQUIRE(result);
+      CHECK(get(*db, "key") == *result);
+    }
+  }
+}
+
+TEST_CASE("the completion form runs once, on a thread of the database, and may issue the next command") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  std::promise<int> finished;
+  std::atomic<int> count = 0;
+  std::function<void()> next = [&] {
+    db->command("append", {"k", "x"}, [&](Result<Bytes> result) {
+      if (!result || ++count == 50) {
+        finished.set_value(count);
+      } else {
+        next();
+      }
+    });
+  };
+  next();
+  CHECK(finished.get_future().get() == 50);
+  CHECK(get(*db, "k").size() == 50);
+}
+
+TEST_CASE("a command that throws leaves nothing behind and does not disturb its neighbours") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  std::vector<std::future<Result<Bytes>>> good;
+  std::vector<std::future<Result<Bytes>>> bad;
+  for (int i = 0; i < 50; ++i) {
+    good.push_back(db->command("append", {"good", "x"}));
+    bad.push_back(db->command("throw", {"bad"}));
+  }
+  for (auto& future : good) CHECK(future.get());
+  for (auto& future : bad) CHECK(future.get().error() == Errc::command_failed);
+  CHECK(get(*db, "good").size() == 50);
+  CHECK(get(*db, "bad") == "(none)");
+}
+
+TEST_CASE("every call ends when the database is closed, and later ones are refused") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  std::vector<std::future<Result<Bytes>>> calls;
+  for (int i = 0; i < 2000; ++i) calls.push_back(db->command("append", {"k", "x"}));
+  REQUIRE(db->close());
+  std::size_t applied = 0;
+  std::size_t open = 0;
+  for (auto& call : calls) {
+    REQUIRE(call.wait_for(0s) == std::future_status::ready);
+    const auto result = call.get();
+    if (result) {
+      ++applied;
+    } else {
+      CHECK((result.error() == Errc::outcome_unknown || result.error() == Errc::shutting_down));
+      if (result.error() == Errc::outcome_unknown) ++open;
+    }
+  }
+  CHECK(db->command("append", {"k", "x"}).get().error() == Errc::shutting_down);
+  CHECK(db->read().error() == Errc::closed);
+  CHECK(db->barrier().get().error() == Errc::closed);
+  CHECK(db->close());
+  auto again = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(again);
+  const std::string value = get(*again, "k");
+  const std::size_t there = value == "(none)" ? 0 : value.size();
+  CHECK(there >= applied);
+  CHECK(there <= applied + open);
+}
+
+TEST_CASE("many threads call at once and every success is there exactly once") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  std::vector<std::thread> threads;
+  std::atomic<int> succeeded = 0;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 200; ++i) {
+        if (db->command("append", {"k", "x"}).get()) ++succeeded;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(succeeded == 800);
+  CHECK(get(*db, "k").size() == 800);
+}
+
+TEST_CASE("a barrier and a linearizable read work on a cluster of one") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  REQUIRE(db->command("put", {"a", "1"}).get());
+  const auto index = db->barrier().get();
+  REQUIRE(index);
+  CHECK(*index >= Index{3});
+  auto txn = db->read(Consistency::linearizable);
+  REQUIRE(txn);
+  CHECK(txn->table("t").get("a") == "1");
+  CHECK(db->read(*index));
+  CHECK(db->read(*index + 1000, {.timeout = 20ms}).error() == Errc::timeout);
+}
+
+TEST_CASE("time never goes back along the log") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  std::uint64_t before = 0;
+  for (int i = 0; i < 20; ++i) {
+    const std::uint64_t now = std::stoull(db->command("time", {}).get().value());
+    CHECK(now >= before);
+    before = now;
+  }
+}
+
+TEST_SUITE_END();
+
+TEST_SUITE_BEGIN("node.db.three_members");
+
+TEST_CASE("members join the founder, become voters, and all hold what any of them wrote") {
+  Cluster cluster(3);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto result = cluster[i].command("append", {"k", std::to_string(i)}).get();
+    REQUIRE(result);
+    CHECK(get(cluster[i], "k") == *result);  // applied here before the future is ready
+  }
+  for (std::size_t i = 0; i < 3; ++i) {
+    auto txn = cluster[i].read(Consistency::linearizable);
+    REQUIRE(txn);
+    CHECK(txn->table("t").get("k") == "012");
+    CHECK(cluster[i].leader().has_value());
+    CHECK(cluster[i].status().members.size() == 3);
+  }
+}
+
+TEST_CASE("a linearizable read on every member sees what any member was told, at once") {
+  Cluster cluster(3);
+  for (int round = 0; round < 60; ++round) {
+    const std::size_t writer = static_cast<std::size_t>(round) % 3;
+    REQUIRE(cluster[writer].command("put", {"k", std::to_string(round)}).get());
+    auto txn = cluster[(writer + 1) % 3].read(Consistency::linearizable);
+    REQUIRE(txn);
+    CHECK(txn->table("t").get("k") == std::to_string(round));
+  }
+}
+
+TEST_CASE("commands go on after the leader closed, and after it came back, and none takes effect twice") {
+  Cluster cluster(3);
+  std::atomic<bool> stop = false;
+  std::atomic<int> acknowledged = 0;
+  std::atomic<int> unknown = 0;
+  const std::size_t leader = cluster.leader();
+  const std::size_t writer = (leader + 1) % 3;
+  std::thread load([&] {
+    while (!stop) {
+      const auto result = cluster[writer].command("append", {"k", "x"}).get();
+      if (result) {
+        ++acknowledged;
+      } else if (result.error() == Errc::outcome_unknown) {
+        ++unknown;
+      }
+    }
+  });
+  eventually([&] { return acknowledged > 50; });
+  cluster.stop(leader);
+  const int before = acknowledged;
+  eventually([&] { return acknowledged > before + 50; });
+  cluster.start(leader);
+  const int after = acknowledged;
+  eventually([&] { return acknowledged > after + 50; });
+  stop = true;
+  load.join();
+  for (std::size_t i = 0; i < 3; ++i) {
+    auto txn = cluster[i].read(Consistency::linearizable);
+    REQUIRE(txn);
+    const std::size_t there = txn->table("t").get("k").value_or("").size();
+    CHECK(there >= static_cast<std::size_t>(acknowledged));
+    CHECK(there <= static_cast<std::size_t>(acknowledged + unknown));
+  }
+  CHECK(unknown == 0);  // the same call is sent again to the next leader
+}
+
+TEST_CASE("without a majority a call ends by its deadline, and with one again calls succeed") {
+  Cluster cluster(3);
+  const std::size_t survivor = cluster.follower();
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (i != survivor) cluster.stop(i);
+  }
+  eventually([&] { return !cluster[survivor].leader().has_value(); });
+  const auto begun = std::chrono::steady_clock::now();
+  const auto refused = cluster[survivor].command("append", {"k", "x"}, {.timeout = 300ms}).get();
+  CHECK(std::chrono::steady_clock::now() - begun < 5s);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error() == Errc::no_leader);
+  CHECK(cluster[survivor].read(Consistency::linearizable, {.timeout = 100ms}).error() == Errc::no_leader);
+  CHECK(cluster[survivor].read());
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (i != survivor) cluster.start(i);
+  }
+  CHECK(cluster[survivor].command("append", {"k", "y"}).get() == Bytes("y"));
+}
+
+TEST_CASE("a new member needs to be told whether it founds or joins") {
+  TempDir dir;
+  Options options = test_options(dir / "data");
+  options.listen = "127.0.0.1:0";
+  const auto db = DB::open(options, test_commands());
+  REQUIRE_FALSE(db);
+  CHECK(db.error() == Errc::not_founded);
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,290 @@
+#include "state/environment.hpp"
+
+#include <doctest/doctest.h>
+
+#include <sys/wait.h>
+
+#include <atomic>
+#include <csignal>
+#include <random>
+#include <thread>
+
+#include "state/support.hpp"
+
+using namespace state_test;
+
+namespace {
+
+/// Runs `check` in a forked child; true if it returned true there.
+template <class Check>
+bool in_child(Check check) {
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) ::_exit(check() ? 0 : 1);
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("state.environment");
+
+TEST_CASE("a snapshot outlives its store, views and all") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "v"}));
+  auto snapshot = std::make_unique<ReadTxn>(rig.read());
+  const std::string_view view = *snapshot->table("t").get("k");
+  auto cursor = snapshot->table("t").cursor();
+  rig.close();
+  CHECK(view == "v");
+  CHECK(cursor.first());
+  CHECK(snapshot->table("t").get("k") == "v");
+  CHECK(snapshot->index() == Index{1});
+  // The environment is still open, and says so.
+  CHECK(Store::open(rig.options(), test_commands()).error() == Errc::in_use);
+  snapshot.reset();
+  rig.open();
+  CHECK(rig.read().table("t").get("k") == "v");
+}
+
+TEST_CASE("a database that is open in this process is refused, by whatever path") {
+  Rig rig;
+  CHECK(Store::open(rig.options(), test_commands()).error() == Errc::in_use);
+  StoreOptions other = rig.options();
+  other.directory = rig.options().directory.parent_path() / "link";
+  std::filesystem::create_directory_symlink(rig.options().directory, other.directory);
+  CHECK(Store::open(other, test_commands()).error() == Errc::in_use);
+  StoreOptions hard = rig.options();
+  hard.directory = rig.options().directory.parent_path() / "hard";
+  std::filesystem::create_directory(hard.directory);
+  std::filesystem::create_hard_link(rig.data_file(), hard.directory / "data.mdb");
+  CHECK(Store::open(hard, test_commands()).error() == Errc::in_use);
+  // The refusals took nothing from the open one.
+  CHECK(rig.command("put", {"t", "k", "v"}));
+  rig.close();
+  CHECK(Store::open(other, test_commands()));
+}
+
+TEST_CASE("snapshots are counted, limited and aged, and a finished one makes room") {
+  Rig rig(test_commands(), [](StoreOptions& options) { options.readers_max = 3; });
+  CHECK(rig.store().readers() == 0);
+  CHECK(rig.store().oldest_reader_age().count() == 0);
+  std::vector<ReadTxn> open;
+  for (int i = 0; i < 3; ++i) open.push_back(rig.read());
+  CHECK(rig.store().readers() == 3);
+  CHECK(rig.store().read().error() == Errc::too_many_readers);
+  open.erase(open.begin() + 1);
+  CHECK(rig.store().readers() == 2);
+  open.push_back(rig.read());
+  CHECK(rig.store().read().error() == Errc::too_many_readers);
+  const auto begun = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() - begun < std::chrono::milliseconds(5)) std::this_thread::yield();
+  CHECK(rig.store().oldest_reader_age().count() >= 5);
+  ReadTxn moved = std::move(open.back());
+  open.clear();
+  CHECK(rig.store().readers() == 1);
+  CHECK(rig.store().oldest_reader_age().count() < 10'000);
+}
+
+TEST_CASE("more snapshots than are pooled come and go") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "v"}));
+  for (int round = 0; round < 3; ++round) {
+    std::vector<ReadTxn> open;
+    for (int i = 0; i < 200; ++i) open.push_back(rig.read());
+    for (const ReadTxn& txn : open) CHECK(txn.table("t").get("k") == "v");
+  }
+  CHECK(rig.store().readers() == 0);
+}
+
+TEST_CASE("a snapshot does not change while commands go on") {
+  Rig rig;
+  REQUIRE(rig.command("count", {"t", "n"}));
+  const ReadTxn old = rig.read();
+  for (int i = 0; i < 200; ++i) REQUIRE(rig.command("count", {"t", "n"}));
+  CHECK(old.table("t").get("n") == "1");
+  CHECK(old.index() == Index{1});
+  CHECK(rig.read().table("t").get("n") == "201");
+}
+
+TEST_CASE("a pooled read transaction starts anew: nothing of the one before is seen") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"a", "k", "1"}));
+  { const ReadTxn used = rig.read(); }
+  REQUIRE(rig.command("put", {"b", "k", "2"}));
+  const ReadTxn txn = rig.read();
+  CHECK(txn.table("b").get("k") == "2");
+  CHECK(txn.index() == Index{2});
+}
+
+TEST_CASE("a forked child may not use the database, and does the parent no harm") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "v"}));
+  std::optional<ReadTxn> snapshot(rig.read());
+  auto cursor = std::make_optional(snapshot->table("t").cursor());
+  REQUIRE(cursor->first());
+  { const ReadTxn pooled = rig.read(); }
+  CHECK(in_child([&] {
+    const bool refused = rig.store().read().error() == Errc::forked &&
+                         rig.apply({command_entry(2, "put", {"t", "k", "w"})}).error() == Errc::forked;
+    cursor.reset();
+    snapshot.reset();
+    rig.close();
+    return refused;
+  }));
+  CHECK(rig.store().readers() == 1);
+  CHECK(cursor->valid());
+  CHECK(rig.command("put", {"t", "k", "w"}));
+  // The parent's reader slot still holds its snapshot: pages it sees are not used again.
+  for (int i = 0; i < 50; ++i) REQUIRE(rig.command("put", {"t", "k", std::to_string(i)}));
+  CHECK(snapshot->table("t").get("k") == "v");
+  CHECK(cursor->value() == "v");
+  CHECK(rig.read().table("t").get("k") == "49");
+}
+
+TEST_CASE("readers that died with their process are swept at open") {
+  Rig rig(test_commands(), [](StoreOptions& options) { options.readers_max = 4; });
+  REQUIRE(rig.command("put", {"t", "k", "v"}));
+  // The lock file lives on only while some process has the environment open.
+  const auto readers = [&] {
+    int count = 0;
+    MDB_env* env = nullptr;
+    REQUIRE(mdb_env_create(&env) == 0);
+    REQUIRE(mdb_env_open(env, rig.options().directory.c_str(), MDB_NOTLS | MDB_NOSYNC, 0600) == 0);
+    mdb_reader_list(
+        env,
+        [](const char* line, void* counter) {
+          if (line[0] != '(' && std::string_view(line).find("pid") == std::string_view::npos)
+            ++*static_cast<int*>(counter);
+          return 0;
+        },
+        &count);
+    mdb_env_close(env);
+    return count;
+  };
+  rig.close();
+  // One child holds the environment; another dies with snapshots open.
+  int to_child[2];
+  int to_parent[2];
+  REQUIRE(::pipe(to_child) == 0);
+  REQUIRE(::pipe(to_parent) == 0);
+  const pid_t holder = ::fork();
+  REQUIRE(holder >= 0);
+  if (holder == 0) {
+    MDB_env* env = nullptr;
+    char byte = 1;
+    bool held = mdb_env_create(&env) == 0 &&
+                mdb_env_open(env, rig.options().directory.c_str(), MDB_NOTLS | MDB_NOSYNC, 0600) == 0;
+    held = ::write(to_parent[1], &byte, 1) == 1 && held;
+    held = ::read(to_child[0], &byte, 1) == 1 && held;
+    ::_exit(held ? 0 : 1);
+  }
+  char byte = 0;
+  REQUIRE(::read(to_parent[0], &byte, 1) == 1);
+  const pid_t dying = ::fork();
+  REQUIRE(dying >= 0);
+  if (dying == 0) {
+    rig.open();
+    const ReadTxn one = rig.read();
+    const ReadTxn two = rig.read();
+    static_cast<void>(::raise(SIGKILL));
+  }
+  int status = 0;
+  REQUIRE(::waitpid(dying, &status, 0) == dying);
+  REQUIRE(WIFSIGNALED(status));
+  CHECK(in_child([&] { return readers() == 2; }));
+  rig.open();
+  rig.close();
+  CHECK(in_child([&] { return readers() == 0; }));
+  REQUIRE(::write(to_child[1], &byte, 1) == 1);
+  REQUIRE(::waitpid(holder, &status, 0) == holder);
+  CHECK(status == 0);
+  for (const int descriptor : {to_child[0], to_child[1], to_parent[0], to_parent[1]}) ::close(descriptor);
+}
+
+TEST_CASE("readers on other threads see whole batches, tables and all, while commands go on") {
+  Rig rig;
+  constexpr std::uint64_t batches = 300;
+  // Batch n makes table "t<n>" and writes n into it and into "last": whoever sees the one must see the other.
+  std::atomic<bool> stop{false};
+  std::atomic<std::uint64_t> bad{0};
+  std::atomic<std::uint64_t> seen{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) {
+    threads.emplace_back([&] {
+      while (!stop) {
+        auto txn = rig.store().read();
+        if (!txn) {
+          ++bad;
+          continue;
+        }
+        const auto last = txn->table("last").get("n");
+        if (!last) continue;
+        ++seen;
+        const auto table = txn->table("t" + std::string(*last));
+        if (table.get("n") != last || txn->error()) ++bad;
+        if (std::to_string(txn->index().value / 2) != *last) ++bad;
+        if (txn->tables().size() != txn->index().value / 2 + 1) ++bad;
+      }
+    });
+  }
+  for (std::uint64_t n = 1; n <= batches; ++n) {
+    const std::string number = std::to_string(n);
+    const std::string table = "t" + number;
+    REQUIRE(rig.apply(
+        {command_entry(2 * n - 1, "put", {table, "n", number}), command_entry(2 * n, "put", {"last", "n", number})}));
+    CHECK(rig.store().readers() <= 3);
+  }
+  while (seen < 10) std::this_thread::yield();
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  CHECK(bad == 0);
+  CHECK(rig.store().readers() == 0);
+}
+
+TEST_CASE("a snapshot may go from thread to thread") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "v"}));
+  std::optional<ReadTxn> txn(rig.read());
+  bool found = false;
+  std::thread([&] {
+    found = txn->table("t").get("k") == "v";
+    txn.reset();
+  }).join();
+  CHECK(found);
+  CHECK(rig.store().readers() == 0);
+}
+
+TEST_CASE("the file's size and the commands are told") {
+  Rig rig;
+  const auto before = rig.store().file_bytes();
+  REQUIRE(rig.command("put", {"t", "k", std::string(1'000'000, 'x')}));
+  CHECK(rig.store().file_bytes() > before + 900'000);
+  CHECK(rig.store().file_bytes() == std::filesystem::file_size(rig.data_file()));
+  CHECK(rig.store().has_command("put"));
+  CHECK_FALSE(rig.store().has_command("nobody"));
+}
+
+TEST_CASE("what cannot be opened says why") {
+  TempDir dir;
+  StoreOptions options = options_in(dir.path() / "state");
+  std::filesystem::create_directories(options.directory);
+  {
+    std::FILE* const file = std::fopen((options.directory / "data.mdb").c_str(), "w");
+    REQUIRE(file != nullptr);
+    for (int i = 0; i < 10'000; ++i) std::fputc(i % 251, file);
+    std::fclose(file);
+  }
+  const auto garbage = Store::open(options, test_commands());
+  REQUIRE_FALSE(garbage);
+  CHECK(garbage.error() == Errc::damaged);
+  // The claim went with the attempt.
+  std::filesystem::remove(options.directory / "data.mdb");
+  CHECK(Store::open(options, test_commands()));
+  StoreOptions file = options_in(dir.path() / "file");
+  std::fclose(std::fopen(file.directory.c_str(), "w"));
+  CHECK(Store::open(file, test_commands()).error() == Errc::io_error);
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,176 @@
+// LMDB refuses a call: the linker sends these calls of the state machine through here (see meson.build). The rest of
+// LMDB is the real one.
+#include <doctest/doctest.h>
+
+#include <cerrno>
+
+#include "state/support.hpp"
+
+using namespace state_test;
+
+namespace {
+
+/// Fails the call after `after` more with `code`, `times` times.
+struct Plan {
+  int after = -1;
+  int code = 0;
+  int times = 0;
+
+  int next() {
+    if (times == 0) return 0;
+    if (after > 0) {
+      --after;
+      return 0;
+    }
+    --times;
+    return code;
+  }
+};
+Plan put_plan;
+Plan commit_plan;
+Plan get_plan;
+int begun = 0;
+
+}  // namespace
+
+extern "C" {
+int __real_mdb_put(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data, unsigned flags);
+int __wrap_mdb_put(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data, unsigned flags) {
+  if (const int code = put_plan.next(); code != 0) return code;
+  return __real_mdb_put(txn, dbi, key, data, flags);
+}
+int __real_mdb_txn_commit(MDB_txn* txn);
+int __wrap_mdb_txn_commit(MDB_txn* txn) {
+  if (const int code = commit_plan.next(); code != 0) {
+    mdb_txn_abort(txn);
+    return code;
+  }
+  return __real_mdb_txn_commit(txn);
+}
+int __real_mdb_get(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data);
+int __wrap_mdb_get(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data) {
+  if (const int code = get_plan.next(); code != 0) return code;
+  return __real_mdb_get(txn, dbi, key, data);
+}
+int __real_mdb_txn_begin(MDB_env* env, MDB_txn* parent, unsigned flags, MDB_txn** txn);
+int __wrap_mdb_txn_begin(MDB_env* env, MDB_txn* parent, unsigned flags, MDB_txn** txn) {
+  if (flags == 0) ++begun;
+  return __real_mdb_txn_begin(env, parent, flags, txn);
+}
+}
+
+TEST_SUITE_BEGIN("state.fault");
+
+TEST_CASE("any call of LMDB that fails stops apply with its reason, takes nothing along, and stays") {
+  struct Case {
+    int code;
+    Errc expected;
+  };
+  for (const Case one : {Case{ENOSPC, Errc::disk_full}, Case{EIO, Errc::io_error}, Case{MDB_MAP_FULL, Errc::map_full},
+                         Case{MDB_CORRUPTED, Errc::damaged}, Case{MDB_PANIC, Errc::damaged}}) {
+    CAPTURE(one.code);
+    for (int after = 0;; ++after) {
+      CAPTURE(after);
+      Rig rig;
+      REQUIRE(rig.session(1, 1, 5));
+      REQUIRE(rig.command("count", {"t", "n"}, {5, 1}));
+      put_plan = {after, one.code, 1};
+      const std::vector<Entry> entries{command_entry(3, "count", {"t", "n"}, {5, 2}),
+                                       command_entry(4, "put", {"new", "k", "v"}, {5, 3})};
+      const auto stopped = rig.apply(entries);
+      const bool reached = put_plan.times == 0;
+      put_plan = {};
+      if (!reached) {
+        CHECK(stopped);
+        CHECK(after > 4);
+        break;
+      }
+      REQUIRE_FALSE(stopped);
+      CHECK(stopped.error() == one.expected);
+      CHECK(rig.store().applied_index() == Index{2});
+      CHECK(rig.read().table("t").get("n") == "1");
+      CHECK_FALSE(rig.read().table("new").exists());
+      // LMDB works again, but this run of the store is over.
+      CHECK(rig.apply(entries).error() == one.expected);
+      rig.reopen();
+      CHECK(rig.apply(entries).value().size() == 2);
+      CHECK(rig.read().table("t").get("n") == "2");
+    }
+  }
+}
+
+TEST_CASE("a commit that fails publishes nothing, and a reader does not wait for it") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "1"}));
+  commit_plan = {0, ENOSPC, 1};
+  CHECK(rig.command("put", {"new", "k", "2"}).error() == Errc::disk_full);
+  commit_plan = {};
+  CHECK(rig.store().applied().index == Index{1});
+  CHECK(rig.store().applied_index() == Index{1});
+  CHECK_FALSE(rig.read().table("new").exists());
+  CHECK(rig.read().table("t").get("k") == "1");
+  rig.reopen();
+  CHECK(rig.command("put", {"new", "k", "2"}));
+  CHECK(rig.read().table("new").get("k") == "2");
+}
+
+TEST_CASE("a batch that fills a transaction is run again in parts, and nothing is applied twice") {
+  Rig rig;
+  REQUIRE(rig.session(1, 1, 5));
+  std::vector<Entry> entries;
+  for (std::uint64_t i = 0; i < 16; ++i) entries.push_back(command_entry(2 + i, "count", {"t", "n"}, {5, 1 + i}));
+  put_plan = {9, MDB_TXN_FULL, 3};  // in the whole batch, then in its first parts
+  begun = 0;
+  const auto outcomes = rig.apply(entries);
+  put_plan = {};
+  REQUIRE(outcomes);
+  REQUIRE(outcomes->size() == 16);
+  for (std::size_t i = 0; i < 16; ++i) CHECK((*outcomes)[i].result.value() == std::to_string(i + 1));
+  CHECK(begun > 4);
+  CHECK(rig.read().table("t").get("n") == "16");
+  CHECK(rig.store().applied().index == Index{17});
+}
+
+TEST_CASE("one command that fills a transaction by itself is a fault") {
+  Rig rig;
+  REQUIRE(rig.command("count", {"t", "n"}));
+  put_plan = {0, MDB_TXN_FULL, 100};
+  const auto stopped = rig.apply({command_entry(2, "count", {"t", "n"}), command_entry(3, "count", {"t", "n"})});
+  put_plan = {};
+  CHECK_FALSE(stopped);
+  CHECK(rig.store().applied().index == Index{1});
+  CHECK(rig.read().table("t").get("n") == "1");
+}
+
+TEST_CASE("a command that hides a failing read from the store cannot hide it from the applier") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "1"}));
+  const auto stopped = rig.run([](WriteTxn& txn) -> Result<Bytes> {
+    get_plan = {0, EIO, 1};
+    const auto table = txn.table("t");
+    CHECK_FALSE(table.get("k"));
+    get_plan = {};
+    CHECK_FALSE(table.get("k"));
+    CHECK(table.size() == 0);
+    return "all is well";
+  });
+  get_plan = {};
+  CHECK(stopped.error() == Errc::io_error);
+  CHECK(rig.store().applied().index == Index{1});
+}
+
+TEST_CASE("a snapshot remembers the first read that failed") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "1"}));
+  const ReadTxn snapshot = rig.read();
+  CHECK(snapshot.table("t").get("k") == "1");
+  get_plan = {0, EIO, 1};
+  CHECK_FALSE(snapshot.table("t").get("k"));
+  get_plan = {};
+  REQUIRE(snapshot.error());
+  CHECK(*snapshot.error() == Errc::io_error);
+  CHECK_FALSE(snapshot.table("t").get("k"));
+  CHECK_FALSE(Store::content_hash(snapshot));
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,74 @@
+#include "state/payload.hpp"
+
+#include <doctest/doctest.h>
+
+#include "state/support.hpp"
+
+using namespace flotilla::state;
+
+TEST_SUITE_BEGIN("state.payload");
+
+TEST_CASE("a command comes back as it was encoded") {
+  const std::string long_arg(100'000, 'x');
+  const std::vector<std::string_view> args{"", "a", std::string_view("\0z", 2), long_arg};
+  const std::string bytes = encode_command({7, 9}, 4, "transfer", args);
+  CHECK(bytes.size() == encoded_command_bytes("transfer", args));
+  const auto command = decode_command(bytes);
+  REQUIRE(command);
+  CHECK(command->call == CallId{7, 9});
+  CHECK(command->acknowledged_below == 4);
+  CHECK(command->name == "transfer");
+  CHECK(command->args == args);
+}
+
+TEST_CASE("the bytes of the payloads are those of FORMAT.md") {
+  const std::vector<std::string_view> args{"k", ""};
+  CHECK(state_test::to_hex(encode_command({0x0102030405060708, 2}, 1, "put", args)) ==
+        "0807060504030201"
+        "0200000000000000"
+        "0100000000000000"
+        "03000000707574"
+        "02000000"
+        "010000006b"
+        "00000000");
+  CHECK(state_test::to_hex(encode_session({flotilla::NodeId{1}, 2, 3})) ==
+        "010000000000000002000000000000000300000000000000");
+}
+
+TEST_CASE("a payload cut anywhere, or with a byte too many, is refused") {
+  const std::vector<std::string_view> args{"key", "value"};
+  const std::string command = encode_command({1, 1}, 1, "put", args);
+  const std::string session = encode_session({flotilla::NodeId{1}, 2, 3});
+  for (std::size_t cut = 0; cut < command.size(); ++cut) {
+    CAPTURE(cut);
+    CHECK_FALSE(decode_command(command.substr(0, cut)));
+  }
+  for (std::size_t cut = 0; cut < session.size(); ++cut) {
+    CAPTURE(cut);
+    CHECK_FALSE(decode_session(session.substr(0, cut)));
+  }
+  CHECK_FALSE(decode_command(command + "x"));
+  CHECK_FALSE(decode_session(session + "x"));
+  CHECK(decode_command(command));
+  CHECK(decode_session(session));
+}
+
+TEST_CASE("names of 1 to 128 bytes and up to 65,536 arguments are allowed, and no more") {
+  CHECK(decode_command(encode_command({}, 0, std::string(128, 'n'), {})));
+  CHECK_FALSE(decode_command(encode_command({}, 0, std::string(129, 'n'), {})));
+  CHECK_FALSE(decode_command(encode_command({}, 0, "", {})));
+  std::vector<std::string_view> args(65'536);
+  CHECK(decode_command(encode_command({}, 0, "n", args)));
+  args.emplace_back();
+  CHECK_FALSE(decode_command(encode_command({}, 0, "n", args)));
+}
+
+TEST_CASE("a count that the payload cannot hold is refused before memory is taken for it") {
+  std::string bytes = encode_command({}, 0, "n", {});
+  for (int i = 1; i <= 4; ++i) bytes[bytes.size() - static_cast<std::size_t>(i)] = static_cast<char>(0xff);
+  CHECK_FALSE(decode_command(bytes));
+  bytes.replace(bytes.size() - 4, 4, std::string("\x01\x00\x01\x00", 4));  // 65,537
+  CHECK_FALSE(decode_command(bytes + std::string(4 * 65'537, '\0')));
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,81 @@
+// Runs commands on a real store, without log, network or threads: for tests of commands alone.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <stdlib.h>
+
+#include "flotilla/command.hpp"
+#include "flotilla/txn.hpp"
+#include "raft/entry.hpp"
+#include "state/payload.hpp"
+#include "state/store.hpp"
+
+namespace flotilla::test {
+
+/// A directory of its own, removed at the end.
+class ScratchDirectory {
+ public:
+  ScratchDirectory() {
+    std::string name = (std::filesystem::temp_directory_path() / "flotilla-test-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::filesystem::filesystem_error("mkdtemp", std::error_code());
+    path_ = name;
+  }
+  ~ScratchDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  ScratchDirectory(const ScratchDirectory&) = delete;
+  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+class LocalTables {
+ public:
+  explicit LocalTables(Commands commands) {
+    state::StoreOptions options;
+    options.directory = directory_.path() / "state";
+    options.map_size = std::size_t{1} << 30;
+    options.sync = false;
+    store_ = std::move(state::Store::open(options, std::move(commands)).value());
+    apply(raft::EntryType::session, state::encode_session({NodeId{1}, 1, session}));
+  }
+
+  Result<Bytes> run(std::string_view name, std::vector<std::string_view> args) {
+    const state::CallId call{session, ++sequence_};
+    std::vector<state::Outcome> outcomes =
+        apply(raft::EntryType::command, state::encode_command(call, sequence_, name, args));
+    return std::move(outcomes.at(0).result);
+  }
+  ReadTxn read() { return std::move(store_->read().value()); }
+
+ private:
+  static constexpr std::uint64_t session = 7;
+
+  std::vector<state::Outcome> apply(raft::EntryType type, std::string payload) {
+    raft::Entry entry;
+    entry.term = Term{1};
+    entry.index = ++index_;
+    entry.type = type;
+    entry.time = index_.value;
+    entry.payload = SharedBytes(std::move(payload));
+    raft::seal(entry);
+    return store_->apply({&entry, 1}).value();
+  }
+
+  ScratchDirectory directory_;
+  std::unique_ptr<state::Store> store_;
+  Index index_;
+  std::uint64_t sequence_ = 0;
+};
+
+}  // namespace flotilla::test
