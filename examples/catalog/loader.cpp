@@ -50,8 +50,8 @@ Loader::~Loader() {
   drain();
 }
 
-Result<void> Loader::load(Client& client, std::size_t goal, const std::function<void(std::size_t)>& progress,
-                          std::chrono::seconds patience) {
+Result<void> Loader::load(Client& client, std::size_t goal, std::size_t limit,
+                          const std::function<void(std::size_t)>& progress, std::chrono::seconds patience) {
   std::unique_lock lock(mutex_);
   last_acknowledgement_ = Clock::now();
   Clock::time_point last_progress;
@@ -66,7 +66,9 @@ Result<void> Loader::load(Client& client, std::size_t goal, const std::function<
       last_progress = now;
       progress(acknowledged_);
     }
-    if (queue_.empty() || in_flight_ >= window_ || now < not_before_) {
+    // The queue is in order, but for records to be sent again, which stand in front.
+    const bool nothing_to_send = queue_.empty() || queue_.front() >= limit;
+    if (nothing_to_send || in_flight_ >= window_ || now < not_before_) {
       changed_.wait_for(lock, 20ms);
       continue;
     }

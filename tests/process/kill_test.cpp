@@ -92,7 +92,7 @@ class Writer {
         continue;
       }
       const auto loaded = loader_.load(
-          **client, total(), [](std::size_t) {}, 60s);
+          **client, total(), total(), [](std::size_t) {}, 60s);
       client->reset();
       loader_.drain();
       if (!loaded && loaded.error() != Errc::closed) {
@@ -247,7 +247,7 @@ TEST_SUITE("process.kill") {
         eventually([&] { return loader.acknowledged() >= goal; });
         member.kill();
       });
-      const auto loaded = loader.load(*client, records.records.size(), [](std::size_t) {});
+      const auto loaded = loader.load(*client, records.records.size(), records.records.size(), [](std::size_t) {});
       killer.join();
       REQUIRE_FALSE(loaded.has_value());
       CHECK(loaded.error() == Errc::closed);
