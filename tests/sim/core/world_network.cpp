@@ -91,12 +91,12 @@ void World::fault() {
       return;
     case 3:
       if (!plan_.pauses || !at.core.has_value()) return;
-      at.paused_until = now_ + draw(30 * tick_units);
+      at.paused_until = std::max(at.paused_until, now_ + draw(30 * tick_units));
       counters_.add(What::pauses);
       return;
     case 4:
       if (!plan_.disk_hangs || !at.core.has_value()) return;
-      at.hung_until = now_ + draw(60 * tick_units);
+      at.hung_until = std::max(at.hung_until, now_ + draw(60 * tick_units));
       counters_.add(What::disk_hangs);
       return;
     case 5: return reset_link(at.id.value, 1 + random_.below(plan_.nodes));
