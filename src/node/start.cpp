@@ -55,10 +55,12 @@ Result<std::unique_ptr<state::Store>> open_store(const Surroundings& surrounding
 Result<void> remove_files(log::FileSystem& files, const std::string& directory) {
   const auto names = files.list(directory);
   if (!names) return fail(names.error());
-  for (const std::string& name : *names) {
-    if (auto removed = files.remove(directory + "/" + name); !removed) return removed;
+  // Newest first, so that what an interruption leaves is a log's beginning.
+  for (auto name = names->rbegin(); name != names->rend(); ++name) {
+    if (auto removed = files.remove(directory + "/" + *name); !removed) return removed;
+    if (auto synced = files.sync_directory(directory); !synced) return synced;
   }
-  return files.sync_directory(directory);
+  return {};
 }
 
 tl::unexpected<Error> without_identity(const Options& options, std::string_view part) {
@@ -135,9 +137,7 @@ Result<Started> start_new(const Surroundings& surroundings, const Options& optio
   auto store = open_store(surroundings, options, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);
-  for (const auto& directory : {options.data_dir, std::filesystem::absolute(options.data_dir).parent_path()}) {
-    if (auto synced = files.sync_directory(directory.string()); !synced) return fail(synced.error());
-  }
+  if (auto synced = files.sync_directory(options.data_dir.string()); !synced) return fail(synced.error());
   if (auto written = log::write_identity(files, identity_path(options), started.identity); !written) {
     return fail(written.error());
   }
@@ -219,6 +219,24 @@ Result<raft::Restored> restore(const state::Applied& applied, log::Log& log) {
   return restored;
 }
 
+/// Makes the directory and what is missing above it, each durable in its parent: a power loss must not take away a
+/// directory that held acknowledged commands.
+Result<void> make_durably(log::FileSystem& files, const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> missing;
+  std::error_code code;
+  for (auto path = directory; !path.empty() && !std::filesystem::exists(path, code); path = path.parent_path()) {
+    missing.push_back(path);
+  }
+  for (auto path = missing.rbegin(); path != missing.rend(); ++path) {
+    std::filesystem::create_directory(*path, code);
+    if (code) return fail(Errc::io_error, fmt::format("cannot make {}: {}", path->string(), code.message()));
+    std::filesystem::permissions(*path, std::filesystem::perms::owner_all, code);
+    if (auto made = files.make_directory(path->string()); !made) return made;
+    if (auto synced = files.sync_directory(path->parent_path().string()); !synced) return synced;
+  }
+  return files.make_directory(directory.string());
+}
+
 }  // namespace
 
 std::string identity_path(const Options& options) {
@@ -245,27 +263,30 @@ Result<DirectoryLock> DirectoryLock::take(const std::filesystem::path& data_dir)
   return lock;
 }
 
-DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+DirectoryLock::DirectoryLock(int descriptor) : descriptor_(descriptor), taker_(::getpid()) {}
+
+DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)), taker_(other.taker_) {}
 
 DirectoryLock& DirectoryLock::operator=(DirectoryLock&& other) noexcept {
   std::swap(descriptor_, other.descriptor_);
+  std::swap(taker_, other.taker_);
   return *this;
 }
 
 DirectoryLock::~DirectoryLock() {
-  if (descriptor_ >= 0) ::close(descriptor_);
+  if (descriptor_ < 0) return;
+  // The lock belongs to the open file, which a forked child may share: only its taker lets go of it.
+  if (::getpid() == taker_) ::flock(descriptor_, LOCK_UN);
+  ::close(descriptor_);
 }
 
 Result<Started> start(const Surroundings& surroundings, const Options& options, const Commands& commands) {
   log::FileSystem& files = surroundings.files;
   std::error_code code;
-  if (std::filesystem::create_directories(options.data_dir, code)) {
-    std::filesystem::permissions(options.data_dir, std::filesystem::perms::owner_all, code);
-  }
-  if (code) {
-    return fail(Errc::io_error, fmt::format("cannot make {}: {}", options.data_dir.string(), code.message()));
-  }
-  if (auto made = files.make_directory(options.data_dir.string()); !made) return fail(made.error());
+  auto directory = std::filesystem::absolute(options.data_dir, code).lexically_normal();
+  if (!directory.has_filename()) directory = directory.parent_path();  // "data/" names the same as "data"
+  if (auto made = make_durably(files, directory); !made) return fail(made.error());
   auto lock = DirectoryLock::take(options.data_dir);
   if (!lock) return fail(lock.error());
   const auto identity = log::read_identity(files, identity_path(options));

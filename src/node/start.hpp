@@ -26,8 +26,9 @@ class DirectoryLock {
   ~DirectoryLock();
 
  private:
-  explicit DirectoryLock(int descriptor) : descriptor_(descriptor) {}
+  explicit DirectoryLock(int descriptor);
   int descriptor_ = -1;
+  int taker_ = 0;  ///< process
 };
 
 struct Started {

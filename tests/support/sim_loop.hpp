@@ -158,7 +158,9 @@ class SimLoop final : public Loop {
   Duration now() const override { return scaled(scheduler_.now(), clock_rate_); }
   TimerId after(Duration delay, Task task) override {
     if (stopped_) return ++spent_;
-    const Duration wait = scaled(std::max(delay, Duration::zero()), 1 / clock_rate_);
+    // Never early by this actor's own clock, whatever was rounded away.
+    const Duration wait =
+        scaled(std::max(delay, Duration::zero()), 1 / clock_rate_) + Duration(clock_rate_ == 1 ? 0 : 2);
     return scheduler_.at(scheduler_.now() + wait, this, std::move(task));
   }
   void cancel(TimerId id) override {
