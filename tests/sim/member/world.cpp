@@ -38,7 +38,7 @@ void Totals::add(const Totals& other) {
 }
 
 World::World(std::uint64_t seed, const std::filesystem::path& directory, bool verbose)
-    : seed_(seed), verbose_(verbose), scheduler_(seed), network_(scheduler_) {
+    : verbose_(verbose), scheduler_(seed), network_(scheduler_) {
   for (bool& on : on_) on = scheduler_.chance(0.67);
   if (has(Family::slow_network)) {
     network_.weather.latency_max = between(1ms, 80ms);

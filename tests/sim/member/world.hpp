@@ -80,7 +80,6 @@ class World {
   void check_end();
   void broken(std::string what) { history_.broken(std::move(what)); }
 
-  const std::uint64_t seed_;
   const bool verbose_;
   test::SimScheduler scheduler_;
   test::SimNetwork network_;
