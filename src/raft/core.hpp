@@ -67,8 +67,9 @@ class Core {
   void step(Message message);
 
   /// Appends an entry as leader and returns its (term, index): it is applied if and only if the entry committed at that
-  /// index has that term. `time` is the caller's wall clock in microseconds; clamped. Errors: not_leader, overloaded,
-  /// proposal_dropped (a transfer is under way).
+  /// index has that term. `time` is the caller's wall clock in microseconds; clamped. Errors: not_leader;
+  /// proposal_dropped (a transfer is under way); overloaded: too much waits for a
+  /// majority, for the own applier or for the own disk.
   struct Position {
     Term term;
     Index index;
@@ -84,7 +85,8 @@ class Core {
   /// any member.
   void request_read(std::uint64_t id);
   /// Hands leadership to a voter; proposals are refused meanwhile, for at most election_ticks. Errors: not_leader;
-  /// invalid_argument: not a voter, or this member itself; overloaded: a transfer to another is under way.
+  /// invalid_argument: not a voter, this member itself, or one whose disk was set back; overloaded: a transfer to
+  /// another is under way.
   [[nodiscard]] Result<void> transfer_leadership(NodeId to);
   /// Stands for election now if it may (tests; a one-member cluster at start).
   void campaign();

@@ -101,6 +101,7 @@ void Core::State::begin_log_after(const SnapshotMeta& meta) {
   FLOTILLA_ASSERT(meta.configuration_index <= meta.index);
   tail.reset(meta.index, meta.term, meta.time);
   durability.reset(meta.index);
+  matched_index = std::min(matched_index, meta.index);
   configurations.assign(1, ConfigurationAt{meta.configuration_index, meta.configuration});
   configuration_dirty = true;
   commit_index = meta.index;

@@ -134,6 +134,9 @@ struct Core::State {
   void append_new(std::vector<Entry>& entries);
   void truncate(Index last_kept);
   bool overfull() const;
+  bool contradicts(const Progress& peer, const AppendReply& reply) const;
+  void doubt(Progress& peer, const AppendReply& reply);
+  void ask_to_confirm(Progress& peer);
   Index back_off(const AppendReply& reply) const;
   void peer_accepted(Progress& peer, Index match_index);
   void commit_to(Index index);
@@ -222,6 +225,10 @@ struct Core::State {
   unsigned election_ticks = 0;    ///< since a sign of the leader, or a vote given
   unsigned election_timeout = 0;  ///< drawn anew at each reset
 
+  /// The highest index that the leader of this term proved to us in this run. What an earlier run acknowledged may not
+  /// be on the disk any more, so the leader's memory of it proves nothing.
+  Index matched_index;
+  NodeId matched_leader;  ///< who proved it
   Index commit_index;
   Index delivered_index;  ///< handed to the applier
   Index applied_index;

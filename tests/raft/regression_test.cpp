@@ -1,0 +1,134 @@
+// What a second reader found: each case failed before it was mended.
+#include "raft/cluster.hpp"
+
+using namespace flotilla;
+using namespace flotilla::raft;
+using namespace flotilla::raft::testing;
+
+namespace {
+
+AppendRequest append(std::uint64_t prev, std::uint64_t prev_term, std::uint64_t commit,
+                     std::vector<Entry> entries = {}) {
+  return AppendRequest{Index{prev}, Term{prev_term}, Index{commit}, std::move(entries)};
+}
+
+/// 1 leads term 3; everybody holds five entries, the first two of term 1 and 2.
+Cluster settled() {
+  Cluster cluster(3);
+  const std::vector<Entry> log{entry(1, 1, "a"), entry(2, 2, "b")};
+  for (std::uint64_t id : {1, 2, 3}) cluster.replace_log(id, log, {Term{2}, {}}, Index{2});
+  cluster.elect(1);
+  for (const char* text : {"c", "d"}) cluster.propose(1, text);
+  cluster.settle();
+  cluster.tick_all(2);
+  REQUIRE(cluster.core(1).term() == Term{3});
+  REQUIRE(cluster.core(1).commit_index() == Index{5});
+  REQUIRE(cluster.core(1).match_index(node(2)) == Index{5});
+  return cluster;
+}
+
+/// The disk of `id` shows what it held long ago; the leader is not told that the link broke.
+void roll_back(Cluster& cluster, std::uint64_t id, std::vector<Entry> entries) {
+  cluster.crash(id);
+  Disk& disk = cluster.disk(id);
+  disk.entries = std::move(entries);
+  disk.commit_index = Index{1};
+  cluster.start(id);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("raft.regression");
+
+TEST_CASE("a heartbeat commits nothing that this run did not match (B3)") {
+  Cluster cluster = settled();
+  // As long as before, but of an older term.
+  roll_back(cluster, 2, {entry(1, 1, "a"), entry(2, 1, "?"), entry(3, 1, "?"), entry(4, 1, "?"), entry(5, 1, "?")});
+  cluster.send(1, 2, 3, Heartbeat{.commit_index = Index{5}, .read_round = 0});
+  CHECK(cluster.core(2).commit_index() == Index{1});
+  cluster.tick_all(5);
+  CHECK(cluster.core(2).commit_index() == Index{1});
+  CHECK(cluster.core(1).progress(node(2))->rolled_back);
+}
+
+TEST_CASE("a heartbeat of a second leader of one term commits nothing that the first one matched") {
+  Cluster cluster(3);
+  cluster.send(1, 2, 3, append(0, 0, 0, {entry(1, 3), entry(2, 3)}));
+  // Its leader fell silent; an impossible second one must not profit from what that one proved.
+  cluster.filter = [](const Message&) { return false; };
+  cluster.tick_only(2, 60);
+  cluster.send(3, 2, 3, Heartbeat{.commit_index = Index{2}, .read_round = 0});
+  REQUIRE(cluster.core(2).term() == Term{3});
+  REQUIRE(cluster.core(2).leader_id() == node(3));
+  CHECK(cluster.core(2).commit_index() == Index{});
+}
+
+TEST_CASE("a member that restarts within a term learns the commit index without a new entry or a broken link") {
+  Cluster cluster = settled();
+  cluster.crash(2);
+  cluster.disk(2).commit_index = Index{1};
+  cluster.start(2);
+  cluster.tick_all(2);
+  CHECK(cluster.core(2).commit_index() == Index{5});
+  CHECK_FALSE(cluster.core(1).progress(node(2))->rolled_back);
+  CHECK(cluster.core(1).progress(node(2))->mode() == ProgressMode::replicate);
+}
+
+TEST_CASE("a follower whose log ends below what it acknowledged is reported and no longer counted (E1)") {
+  for (const bool proposing : {false, true}) {
+    CAPTURE(proposing);
+    Cluster cluster = settled();
+    roll_back(cluster, 2, {entry(1, 1, "a"), entry(2, 2, "b")});
+    if (proposing) cluster.propose(1, "e");
+    cluster.settle();
+    cluster.tick_all(3);
+    REQUIRE(cluster.core(1).progress(node(2)) != nullptr);
+    CHECK(cluster.core(1).progress(node(2))->rolled_back);
+    CHECK_FALSE(cluster.core(1).caught_up(node(2)));
+    CHECK_FALSE(cluster.core(1).progress(node(3))->rolled_back);
+    // Without it, one of the other two is no majority, whatever it acknowledges ...
+    const Index before = cluster.core(1).commit_index();
+    cluster.isolate(3);
+    cluster.propose(1, "f");
+    cluster.settle();
+    CHECK(cluster.core(1).commit_index() == before);
+    cluster.core(1).request_read(7);
+    cluster.settle();
+    CHECK(cluster.server(1).reads.empty());
+    CHECK_FALSE(cluster.core(1).transfer_leadership(node(2)).has_value());
+    // ... and with the third one all goes on.
+    cluster.heal();
+    cluster.tick_all(15);
+    CHECK(cluster.core(1).commit_index() == cluster.core(1).last_index());
+    CHECK(cluster.server(1).reads.size() == 1);
+    CHECK(cluster.core(1).role() == Role::leader);
+    CHECK(cluster.core(1).progress(node(2))->rolled_back);
+  }
+}
+
+TEST_CASE("who was set back is asked at the pace of heartbeats, not at the network's") {
+  Cluster cluster = settled();
+  roll_back(cluster, 2, {entry(1, 1, "a")});
+  unsigned messages = 0;
+  cluster.filter = [&](const Message& message) {
+    messages += message.from == node(2) || message.to == node(2) ? 1u : 0u;
+    return true;
+  };
+  cluster.tick_all(20);
+  CHECK(cluster.core(1).progress(node(2))->rolled_back);
+  CHECK(messages <= 20 * 6);
+}
+
+TEST_CASE("a late rejection of a sound follower is cleared up at once (B6, B26)") {
+  Cluster cluster = settled();
+  const AppendReply late{.accepted = false, .rejected_index = Index{4}, .last_index = Index{2}};
+  cluster.send(2, 1, 3, late);
+  cluster.settle();
+  CHECK_FALSE(cluster.core(1).progress(node(2))->rolled_back);
+  CHECK(cluster.core(1).match_index(node(2)) == Index{5});
+  cluster.propose(1, "e");
+  cluster.settle();
+  CHECK(cluster.core(2).commit_index() == Index{6});
+}
+
+TEST_SUITE_END();
