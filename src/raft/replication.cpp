@@ -75,6 +75,7 @@ void Core::State::accept(const Message& envelope, AppendRequest& request) {
     if (tail.term_at(commit_index) != request.entries[known - 1].term) return ignore();
     request.entries.erase(request.entries.begin(), request.entries.begin() + static_cast<std::ptrdiff_t>(known));
   } else if (tail.term_at(request.prev_index) != request.prev_term) {
+    if (request.prev_index == commit_index) return ignore();
     return reject(envelope.from, request.prev_index);
   }
   append_new(request.entries);
