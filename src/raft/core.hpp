@@ -105,7 +105,8 @@ class Core {
   void snapshot_sent(NodeId peer, const SnapshotMeta& meta);
   void snapshot_failed(NodeId peer);
   /// The answers to a SnapshotOffer: the state is now durably the one of `meta` (which may be newer than the offer), or
-  /// stays what it was. Until then this member takes no entries and does not stand for election.
+  /// stays what it was. Until then this member takes no entries and does not stand for election. A `meta` that cannot
+  /// be is refused. One of a later term than the member's own raises that.
   void snapshot_installed(const SnapshotMeta& meta);
   void snapshot_refused();
   /// The link to `peer` broke: what was in flight may be lost; probe again.

@@ -173,6 +173,7 @@ struct Core::State {
   void snapshot_sent(NodeId peer_id, const SnapshotMeta& meta);
   void snapshot_failed(NodeId peer_id);
   void snapshot_installed(const SnapshotMeta& meta);
+  bool possible(const SnapshotMeta& meta) const;
   void begin_log_after(const SnapshotMeta& meta);
   void snapshot_refused();
   void announce_snapshot(Progress& peer);

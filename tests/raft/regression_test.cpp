@@ -12,6 +12,10 @@ AppendRequest append(std::uint64_t prev, std::uint64_t prev_term, std::uint64_t 
   return AppendRequest{Index{prev}, Term{prev_term}, Index{commit}, std::move(entries)};
 }
 
+SnapshotMeta meta_at(std::uint64_t index, std::uint64_t term) {
+  return SnapshotMeta{Index{index}, Term{term}, voters({1, 2, 3}), Index{}, 77};
+}
+
 /// 1 leads term 3; everybody holds five entries, the first two of term 1 and 2.
 Cluster settled() {
   Cluster cluster(3);
@@ -129,6 +133,54 @@ TEST_CASE("a late rejection of a sound follower is cleared up at once (B6, B26)"
   cluster.propose(1, "e");
   cluster.settle();
   CHECK(cluster.core(2).commit_index() == Index{6});
+}
+
+TEST_CASE("a snapshot of a later term than the member's own raises its term") {
+  Cluster cluster(3);
+  cluster.replace_log(2, {entry(1, 1), entry(2, 1)}, {Term{2}, node(1)});
+  cluster.send(1, 2, 2, SnapshotRequest{Index{9}, Term{2}, voters({1, 2, 3})});
+  REQUIRE(cluster.server(2).offer.has_value());
+  cluster.core(2).snapshot_installed(meta_at(11, 5));
+  CHECK(cluster.core(2).term() == Term{5});
+  CHECK(cluster.core(2).facts().voted_for == NodeId{});
+  CHECK(cluster.core(2).last_index() == Index{11});
+  const Ready ready = cluster.core(2).take_ready();
+  REQUIRE(ready.hard_state.has_value());
+  CHECK(ready.hard_state->term == Term{5});
+  CHECK(ready.log_restart.has_value());
+  // Its leader of term 2 is none any more.
+  CHECK(cluster.core(2).leader_id() == NodeId{});
+  CHECK(ready.messages_after_sync.empty());
+}
+
+TEST_CASE("a snapshot that cannot be is refused, not asserted on") {
+  SnapshotMeta late_configuration = meta_at(9, 2);
+  late_configuration.configuration_index = Index{10};
+  SnapshotMeta without_voters = meta_at(9, 2);
+  without_voters.configuration = Configuration{};
+  const std::vector<SnapshotMeta> impossible{meta_at(0, 2),
+                                             meta_at(9, 0),
+                                             late_configuration,
+                                             without_voters,
+                                             meta_at(~std::uint64_t{0}, 2),
+                                             meta_at(9, ~std::uint64_t{0}),
+                                             meta_at(9, 1)};
+  for (std::size_t i = 0; i < impossible.size(); ++i) {
+    CAPTURE(i);
+    Cluster cluster(3);
+    cluster.replace_log(2, {entry(1, 2), entry(2, 2)}, {Term{2}, node(1)}, Index{2});
+    cluster.send(1, 2, 2, SnapshotRequest{Index{9}, Term{2}, voters({1, 2, 3})});
+    REQUIRE(cluster.server(2).offer.has_value());
+    const std::uint64_t before = cluster.core(2).ignored_messages();
+    cluster.core(2).snapshot_installed(impossible[i]);
+    CHECK(cluster.core(2).last_index() == Index{2});
+    CHECK(cluster.core(2).term() == Term{2});
+    CHECK(cluster.core(2).ignored_messages() == before + 1);
+    const Ready ready = cluster.core(2).take_ready();
+    REQUIRE(ready.messages.size() == 1);
+    REQUIRE(body_of<SnapshotReply>(ready.messages[0]) != nullptr);
+    CHECK_FALSE(body_of<SnapshotReply>(ready.messages[0])->accepted);
+  }
 }
 
 TEST_SUITE_END();
