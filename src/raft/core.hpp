@@ -30,7 +30,8 @@ struct CoreOptions {
   std::size_t uncommitted_bytes_max = 256u << 20;  ///< proposals refused with `overloaded` above it
   std::size_t tail_bytes_max = 64u << 20;          ///< applied entries kept in memory for slow followers
   std::size_t committed_bytes_max = 16u << 20;     ///< in one Ready
-  /// A follower refuses new entries while more than this is committed and not applied.
+  /// A follower refuses new entries while more than this is committed and not applied; a leader refuses proposals while
+  /// more than this is not applied here, or not durable here.
   std::size_t unapplied_bytes_max = 512u << 20;
   /// A leader whose own disk completes nothing for so long, while it has something to complete, steps down.
   unsigned storage_stall_ticks = 50;

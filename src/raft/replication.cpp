@@ -17,6 +17,10 @@ Result<Core::Position> Core::State::propose(EntryType type, SharedBytes payload,
   if (waiting > 0 && waiting + record_header_bytes + payload.size() > options.uncommitted_bytes_max) {
     return fail(Errc::overloaded, "too many bytes wait for a majority");
   }
+  const std::uint64_t behind = behind_bytes();
+  if (behind > 0 && behind + record_header_bytes + payload.size() > options.unapplied_bytes_max) {
+    return fail(Errc::overloaded, "too many bytes wait to be applied here, or for the disk here");
+  }
   return Position{term, append(type, std::move(payload), time)};
 }
 
@@ -32,6 +36,12 @@ Index Core::State::append(EntryType type, SharedBytes payload, std::uint64_t tim
 
 std::uint64_t Core::State::uncommitted_bytes() const {
   return tail.bytes(commit_index, last_index());
+}
+
+/// What a leader must keep in memory whatever the quorum does: not applied here, or not durable here.
+std::uint64_t Core::State::behind_bytes() const {
+  const Index done = std::min(applied_index, durability.stable_index());
+  return tail.bytes(std::max(done, tail.memory_first_index().previous()), last_index());
 }
 
 // ---- the follower ----

@@ -134,6 +134,7 @@ struct Core::State {
   void append_new(std::vector<Entry>& entries);
   void truncate(Index last_kept);
   bool overfull() const;
+  std::uint64_t behind_bytes() const;
   bool contradicts(const Progress& peer, const AppendReply& reply) const;
   void doubt(Progress& peer, const AppendReply& reply);
   void ask_to_confirm(Progress& peer);

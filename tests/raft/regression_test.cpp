@@ -40,6 +40,10 @@ void roll_back(Cluster& cluster, std::uint64_t id, std::vector<Entry> entries) {
   cluster.start(id);
 }
 
+Result<Core::Position> offer(Cluster& cluster, std::size_t bytes) {
+  return cluster.core(1).propose(EntryType::command, SharedBytes(std::string(bytes, 'x')), 0);
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("raft.regression");
@@ -181,6 +185,52 @@ TEST_CASE("a snapshot that cannot be is refused, not asserted on") {
     REQUIRE(body_of<SnapshotReply>(ready.messages[0]) != nullptr);
     CHECK_FALSE(body_of<SnapshotReply>(ready.messages[0])->accepted);
   }
+}
+
+TEST_CASE("a leader whose apply lags refuses proposals") {
+  Core core(CoreOptions{.id = node(1), .unapplied_bytes_max = 1000},
+            Restored{.configuration = voters({1}), .first_index = Index{1}});
+  const auto run = [&core] {
+    while (core.has_ready()) {
+      const Ready ready = core.take_ready();
+      core.persisted(ready.sequence, Term{}, Index{});
+    }
+  };
+  core.campaign();
+  run();
+  REQUIRE(core.role() == Role::leader);
+  core.applied(core.commit_index());
+  unsigned taken = 0;
+  while (taken < 100 && core.propose(EntryType::command, SharedBytes(std::string(164, 'x')), 0).has_value()) {
+    ++taken;
+    run();
+  }
+  REQUIRE(core.commit_index() == core.last_index());
+  CHECK(taken == 5);  // of 200 bytes each
+  const auto refused = core.propose(EntryType::command, SharedBytes(std::string(164, 'x')), 0);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error() == Errc::overloaded);
+  // One that is alone too large still goes when nothing waits.
+  core.applied(core.commit_index());
+  CHECK(core.propose(EntryType::command, SharedBytes(std::string(5000, 'x')), 0).has_value());
+}
+
+TEST_CASE("a leader whose own disk lags behind the quorum refuses proposals") {
+  Cluster cluster(3, std::nullopt, [](CoreOptions& options) { options.unapplied_bytes_max = 1000; });
+  cluster.elect(1);
+  cluster.hold_writes(1);
+  unsigned taken = 0;
+  while (taken < 100 && offer(cluster, 164).has_value()) {
+    ++taken;
+    cluster.settle();
+  }
+  CHECK(cluster.core(1).commit_index() == cluster.core(1).last_index());
+  CHECK(taken == 5);
+  const auto refused = offer(cluster, 164);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error() == Errc::overloaded);
+  cluster.release_writes(1);
+  CHECK(offer(cluster, 5000).has_value());
 }
 
 TEST_SUITE_END();
