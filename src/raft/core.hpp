@@ -33,7 +33,8 @@ struct CoreOptions {
   /// A follower refuses new entries while more than this is committed and not applied; a leader refuses proposals while
   /// more than this is not applied here, or not durable here.
   std::size_t unapplied_bytes_max = 512u << 20;
-  /// A leader whose own disk completes nothing for so long, while it has something to complete, steps down.
+  /// A leader whose own disk completes nothing for so long, while it has something to complete, steps down; unless its
+  /// own vote alone is a quorum: then there is nobody to step down for.
   unsigned storage_stall_ticks = 50;
 };
 

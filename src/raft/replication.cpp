@@ -392,9 +392,15 @@ bool Core::State::quorum_is_silent() const {
   return quorum_vote(configuration(), heard) != VoteResult::won;
 }
 
+/// Nobody else is needed for a decision, so nobody else could lead.
+bool Core::State::quorum_alone() const {
+  const auto self_only = [this](NodeId id) -> std::optional<bool> { return id == options.id; };
+  return quorum_vote(configuration(), self_only) == VoteResult::won;
+}
+
 /// The own disk completes nothing although it has something to complete.
 bool Core::State::storage_stalls() {
-  const bool waiting = last_index() > durability.stable_index();
+  const bool waiting = last_index() > durability.stable_index() && !quorum_alone();
   leading()->stall_ticks = waiting ? leading()->stall_ticks + 1 : 0;
   return leading()->stall_ticks >= options.storage_stall_ticks;
 }

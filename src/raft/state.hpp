@@ -155,6 +155,7 @@ struct Core::State {
   void tick_peer(Progress& peer);
   bool quorum_is_silent() const;
   bool storage_stalls();
+  bool quorum_alone() const;
   void unreachable(NodeId peer_id);
 
   // read_index.cpp

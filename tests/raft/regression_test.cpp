@@ -233,4 +233,30 @@ TEST_CASE("a leader whose own disk lags behind the quorum refuses proposals") {
   CHECK(offer(cluster, 5000).has_value());
 }
 
+TEST_CASE("the only voter never steps down for its own disk") {
+  Configuration alone = voters({1});
+  alone.members.push_back(learner(2));
+  for (const Configuration& configuration : {voters({1}), alone}) {
+    Cluster cluster(configuration.members.size(), configuration,
+                    [](CoreOptions& options) { options.storage_stall_ticks = 5; });
+    cluster.elect(1);
+    cluster.hold_writes(1);
+    cluster.propose(1, "a");
+    cluster.tick_all(100);
+    CHECK(cluster.core(1).role() == Role::leader);
+    cluster.release_writes(1);
+    cluster.settle();
+    CHECK(cluster.applied(1) == "a ");
+  }
+}
+
+TEST_CASE("a leader that others could replace steps down for its own disk") {
+  Cluster cluster(3, std::nullopt, [](CoreOptions& options) { options.storage_stall_ticks = 5; });
+  cluster.elect(1);
+  cluster.hold_writes(1);
+  cluster.propose(1, "a");
+  cluster.tick_all(6);
+  CHECK(cluster.core(1).role() != Role::leader);
+}
+
 TEST_SUITE_END();
