@@ -33,6 +33,8 @@ struct CoreOptions {
   /// A follower refuses new entries while more than this is committed and not applied; a leader refuses proposals while
   /// more than this is not applied here, or not durable here.
   std::size_t unapplied_bytes_max = 512u << 20;
+  /// Of one entry. A larger one is refused when proposed and ignored when received: no disk here would take it.
+  std::size_t payload_bytes_max = 64u << 20;
   /// A leader whose own disk completes nothing for so long, while it has something to complete, steps down; unless its
   /// own vote alone is a quorum: then there is nobody to step down for.
   unsigned storage_stall_ticks = 50;
@@ -70,7 +72,7 @@ class Core {
 
   /// Appends an entry as leader and returns its (term, index): it is applied if and only if the entry committed at that
   /// index has that term. `time` is the caller's wall clock in microseconds; clamped. Errors: not_leader;
-  /// proposal_dropped (a transfer is under way); overloaded: too much waits for a
+  /// proposal_dropped (a transfer is under way); entry_too_large (payload_bytes_max); overloaded: too much waits for a
   /// majority, for the own applier or for the own disk.
   struct Position {
     Term term;

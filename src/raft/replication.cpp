@@ -12,6 +12,7 @@ namespace flotilla::raft {
 Result<Core::Position> Core::State::propose(EntryType type, SharedBytes payload, std::uint64_t time) {
   if (leading() == nullptr) return fail(Errc::not_leader, "this member does not lead");
   if (leading()->transfer.has_value()) return fail(Errc::proposal_dropped, "leadership is being handed over");
+  if (payload.size() > options.payload_bytes_max) return fail(Errc::entry_too_large, "larger than any log takes");
   // One that is alone too large still goes when nothing else waits.
   const std::uint64_t waiting = uncommitted_bytes();
   if (waiting > 0 && waiting + record_header_bytes + payload.size() > options.uncommitted_bytes_max) {
@@ -53,6 +54,7 @@ bool Core::State::plausible(const Message& envelope, const AppendRequest& reques
   Term at_least = std::max(request.prev_term, Term{1});
   for (const Entry& entry : request.entries) {
     if (entry.index != index.next() || entry.term < at_least || entry.term > envelope.term) return false;
+    if (entry.payload.size() > options.payload_bytes_max) return false;
     if (entry.type == EntryType::configuration) {
       const std::optional<Configuration> configuration = decode_configuration(entry.payload.view());
       if (!configuration.has_value() || !valid(*configuration)) return false;

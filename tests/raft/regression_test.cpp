@@ -259,4 +259,20 @@ TEST_CASE("a leader that others could replace steps down for its own disk") {
   CHECK(cluster.core(1).role() != Role::leader);
 }
 
+TEST_CASE("entries larger than payload_bytes_max are refused when proposed and ignored when received") {
+  Cluster cluster(3, std::nullopt, [](CoreOptions& options) { options.payload_bytes_max = 100; });
+  const std::uint64_t before = cluster.core(2).ignored_messages();
+  cluster.send(3, 2, 1, append(0, 0, 0, {entry(1, 1, std::string(101, 'x'))}));
+  CHECK(cluster.core(2).ignored_messages() == before + 1);
+  CHECK(cluster.core(2).last_index() == Index{});
+  cluster.send(3, 2, 1, append(0, 0, 0, {entry(1, 1, std::string(100, 'x'))}));
+  CHECK(cluster.core(2).last_index() == Index{1});
+
+  cluster.depose_and_elect(2);
+  const auto refused = cluster.core(2).propose(EntryType::command, SharedBytes(std::string(101, 'x')), 0);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error() == Errc::entry_too_large);
+  CHECK(cluster.core(2).propose(EntryType::command, SharedBytes(std::string(100, 'x')), 0).has_value());
+}
+
 TEST_SUITE_END();
