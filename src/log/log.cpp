@@ -116,6 +116,7 @@ struct Log::Impl {
   Result<void> remove_temporaries();
   Result<void> sync_tail(const Chain& chain);
   Result<void> prepare_segments(const Chain& chain);
+  Result<void> remove_newest_first(std::span<const SegmentFile> doomed);
 
   // Writing.
   void gather(std::span<const Write> group);
@@ -240,15 +241,24 @@ Result<void> Log::Impl::sync_tail(const Chain& chain) {
   return {};
 }
 
-Result<void> Log::Impl::prepare_segments(const Chain& chain) {
-  // From the back, so that a crash leaves no gap among the names.
-  for (std::size_t last = chain.unused.size(); last > 1; --last) {
-    if (Result<void> done = files.remove(path_of(chain.unused[last - 1].id)); !done) return done;
+// From the back and one by one, so that a crash leaves no gap among the names.
+Result<void> Log::Impl::remove_newest_first(std::span<const SegmentFile> doomed) {
+  for (; !doomed.empty(); doomed = doomed.first(doomed.size() - 1)) {
+    if (Result<void> done = files.remove(path_of(doomed.back().id)); !done) return done;
     if (Result<void> done = files.sync_directory(options.directory); !done) return done;
   }
+  return {};
+}
+
+Result<void> Log::Impl::prepare_segments(const Chain& chain) {
+  // A dead segment must not stay: once a trim removes those before it, the log would seem to begin with it. It goes
+  // before anything is written behind it, so those of zeros go first.
+  const std::size_t kept = chain.dead.empty() && !chain.unused.empty() ? 1 : 0;
+  if (Result<void> done = remove_newest_first(std::span(chain.unused).subspan(kept)); !done) return done;
+  if (Result<void> done = remove_newest_first(chain.dead); !done) return done;
   std::optional<Segment> ready;
   std::uint64_t next = segments.empty() ? 1 : segments.back().id + 1;
-  if (!chain.unused.empty()) {
+  if (kept > 0) {
     const SegmentFile& unused = chain.unused.front();
     FLOTILLA_ASSERT(segments.empty() || unused.id == next);
     next = unused.id;

@@ -269,17 +269,25 @@ class Walker {
     }
     if (durable_through > chain_.number) return too_short(durable_through);
     chain_.durable_through = durable_through;
+    // What was trimmed went only after this block was durable: no crash tears it.
+    if (end_segment_ == 0 && end_offset_ == 0 && segments_.front().segment.id != 1) {
+      return damage(segments_.front(), 0, broken_);
+    }
     const bool nothing = chain_.number == 0 && !chain_.torn;
+    const std::size_t live = end_offset_ > 0 ? end_segment_ + 1 : end_segment_;
     for (std::size_t which = 0; which < segments_.size(); ++which) {
       const SegmentFile segment = segments_[which].segment;
       if (nothing || which > last_used) {
         chain_.unused.push_back(segment);
+      } else if (which >= live) {
+        chain_.dead.push_back(segment);
       } else {
         chain_.segments.push_back(segment);
       }
     }
     chain_.end_offset = end_offset_;
     FLOTILLA_ASSERT(chain_.torn || nothing || last_used == end_segment_);
+    FLOTILLA_ASSERT(chain_.torn || chain_.dead.empty());
     return {};
   }
 

@@ -28,11 +28,12 @@ struct Chain {
   Index commit_index;
   LogMap map;
 
-  std::deque<SegmentFile> segments;  ///< oldest to newest, up to the last with anything but zeros in it
-  std::vector<SegmentFile> unused;   ///< those after: only zeros
-  std::uint64_t end_offset = 0;      ///< where the chain ends in the last of `segments`, unless torn
-  bool torn = false;                 ///< something follows the chain that is neither part of it nor zeros
-  bool idle = false;                 ///< the newest block says nothing that the one before it does not
+  std::deque<SegmentFile> segments;  ///< oldest to newest, up to the one in which the chain ends
+  std::vector<SegmentFile> dead;  ///< those after, up to the last with anything but zeros in it: no block of the chain
+  std::vector<SegmentFile> unused;  ///< those after: only zeros
+  std::uint64_t end_offset = 0;     ///< where the chain ends in the last of `segments`, unless torn
+  bool torn = false;                ///< something follows the chain that is neither part of it nor zeros
+  bool idle = false;                ///< the newest block says nothing that the one before it does not
   struct Place {
     std::uint64_t number = 0;
     std::uint64_t segment = 0;

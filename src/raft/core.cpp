@@ -154,6 +154,10 @@ bool Core::State::hear_leader(NodeId from) {
   } else {
     become_follower(term, from);
   }
+  if (matched_leader != from) {
+    matched_leader = from;
+    matched_index = Index{};
+  }
   FLOTILLA_ASSERT(leader_id == from);
   return true;
 }
@@ -168,6 +172,8 @@ void Core::State::step_down(Term new_term, NodeId leader) {
     term = new_term;
     voted_for = NodeId{};
     hard_state_dirty = true;
+    matched_leader = NodeId{};
+    matched_index = Index{};
   }
   role_state = Follower{};
   leader_id = leader;
@@ -415,7 +421,7 @@ Index Core::configuration_index() const {
 }
 bool Core::caught_up(NodeId peer) const {
   const Progress* progress = state_->peer(peer);
-  return progress != nullptr && progress->mode() == ProgressMode::replicate &&
+  return progress != nullptr && progress->mode() == ProgressMode::replicate && !progress->rolled_back &&
          progress->silent_ticks < state_->options.election_ticks &&
          progress->match_index() >= std::as_const(*state_).leading()->commit_before_tick;
 }

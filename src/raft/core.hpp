@@ -30,9 +30,13 @@ struct CoreOptions {
   std::size_t uncommitted_bytes_max = 256u << 20;  ///< proposals refused with `overloaded` above it
   std::size_t tail_bytes_max = 64u << 20;          ///< applied entries kept in memory for slow followers
   std::size_t committed_bytes_max = 16u << 20;     ///< in one Ready
-  /// A follower refuses new entries while more than this is committed and not applied.
+  /// A follower refuses new entries while more than this is committed and not applied; a leader refuses proposals while
+  /// more than this is not applied here, or not durable here.
   std::size_t unapplied_bytes_max = 512u << 20;
-  /// A leader whose own disk completes nothing for so long, while it has something to complete, steps down.
+  /// Of one entry. A larger one is refused when proposed and ignored when received: no disk here would take it.
+  std::size_t payload_bytes_max = 64u << 20;
+  /// A leader whose own disk completes nothing for so long, while it has something to complete, steps down; unless its
+  /// own vote alone is a quorum: then there is nobody to step down for.
   unsigned storage_stall_ticks = 50;
 };
 
@@ -67,8 +71,9 @@ class Core {
   void step(Message message);
 
   /// Appends an entry as leader and returns its (term, index): it is applied if and only if the entry committed at that
-  /// index has that term. `time` is the caller's wall clock in microseconds; clamped. Errors: not_leader, overloaded,
-  /// proposal_dropped (a transfer is under way).
+  /// index has that term. `time` is the caller's wall clock in microseconds; clamped. Errors: not_leader;
+  /// proposal_dropped (a transfer is under way); entry_too_large (payload_bytes_max); overloaded: too much waits for a
+  /// majority, for the own applier or for the own disk.
   struct Position {
     Term term;
     Index index;
@@ -84,7 +89,8 @@ class Core {
   /// any member.
   void request_read(std::uint64_t id);
   /// Hands leadership to a voter; proposals are refused meanwhile, for at most election_ticks. Errors: not_leader;
-  /// invalid_argument: not a voter, or this member itself; overloaded: a transfer to another is under way.
+  /// invalid_argument: not a voter, this member itself, or one whose disk was set back; overloaded: a transfer to
+  /// another is under way.
   [[nodiscard]] Result<void> transfer_leadership(NodeId to);
   /// Stands for election now if it may (tests; a one-member cluster at start).
   void campaign();
@@ -103,7 +109,8 @@ class Core {
   void snapshot_sent(NodeId peer, const SnapshotMeta& meta);
   void snapshot_failed(NodeId peer);
   /// The answers to a SnapshotOffer: the state is now durably the one of `meta` (which may be newer than the offer), or
-  /// stays what it was. Until then this member takes no entries and does not stand for election.
+  /// stays what it was. Until then this member takes no entries and does not stand for election. A `meta` that cannot
+  /// be is refused. One of a later term than the member's own raises that.
   void snapshot_installed(const SnapshotMeta& meta);
   void snapshot_refused();
   /// The link to `peer` broke: what was in flight may be lost; probe again.

@@ -61,7 +61,8 @@ std::optional<Error> Core::State::refuse_change(const Configuration& wanted) con
 bool Core::State::would_have_quorum(const Configuration& wanted) const {
   const auto heard = [this](NodeId id) -> std::optional<bool> {
     const Progress* member = peer(id);
-    return id == options.id || (member != nullptr && member->silent_ticks < options.election_ticks);
+    return id == options.id ||
+           (member != nullptr && !member->rolled_back && member->silent_ticks < options.election_ticks);
   };
   return quorum_vote(wanted, heard) == VoteResult::won;
 }

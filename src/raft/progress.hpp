@@ -61,6 +61,10 @@ class Progress {
   const char* broken() const;
 
   // Plain facts, kept by the leader.
+  /// Its log is not what it acknowledged: its disk was set back. Until it proves the contrary (a late answer looks the
+  /// same for a moment) it counts for no commit and no read, is sent no entries, and is asked at each heartbeat. A
+  /// member that stays so must be replaced under a new identity.
+  bool rolled_back = false;
   bool leaving = false;                  ///< not in the configuration any more; is told so, then forgotten
   unsigned leaving_ticks = 0;            ///< since then
   unsigned silent_ticks = 0;             ///< since anything was heard from it

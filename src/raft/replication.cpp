@@ -12,10 +12,15 @@ namespace flotilla::raft {
 Result<Core::Position> Core::State::propose(EntryType type, SharedBytes payload, std::uint64_t time) {
   if (leading() == nullptr) return fail(Errc::not_leader, "this member does not lead");
   if (leading()->transfer.has_value()) return fail(Errc::proposal_dropped, "leadership is being handed over");
+  if (payload.size() > options.payload_bytes_max) return fail(Errc::entry_too_large, "larger than any log takes");
   // One that is alone too large still goes when nothing else waits.
   const std::uint64_t waiting = uncommitted_bytes();
   if (waiting > 0 && waiting + record_header_bytes + payload.size() > options.uncommitted_bytes_max) {
     return fail(Errc::overloaded, "too many bytes wait for a majority");
+  }
+  const std::uint64_t behind = behind_bytes();
+  if (behind > 0 && behind + record_header_bytes + payload.size() > options.unapplied_bytes_max) {
+    return fail(Errc::overloaded, "too many bytes wait to be applied here, or for the disk here");
   }
   return Position{term, append(type, std::move(payload), time)};
 }
@@ -34,6 +39,12 @@ std::uint64_t Core::State::uncommitted_bytes() const {
   return tail.bytes(commit_index, last_index());
 }
 
+/// What a leader must keep in memory whatever the quorum does: not applied here, or not durable here.
+std::uint64_t Core::State::behind_bytes() const {
+  const Index done = std::min(applied_index, durability.stable_index());
+  return tail.bytes(std::max(done, tail.memory_first_index().previous()), last_index());
+}
+
 // ---- the follower ----
 
 bool Core::State::plausible(const Message& envelope, const AppendRequest& request) const {
@@ -43,6 +54,7 @@ bool Core::State::plausible(const Message& envelope, const AppendRequest& reques
   Term at_least = std::max(request.prev_term, Term{1});
   for (const Entry& entry : request.entries) {
     if (entry.index != index.next() || entry.term < at_least || entry.term > envelope.term) return false;
+    if (entry.payload.size() > options.payload_bytes_max) return false;
     if (entry.type == EntryType::configuration) {
       const std::optional<Configuration> configuration = decode_configuration(entry.payload.view());
       if (!configuration.has_value() || !valid(*configuration)) return false;
@@ -69,15 +81,18 @@ void Core::State::accept(const Message& envelope, AppendRequest& request) {
   const Index through = request.prev_index + request.entries.size();
   // What is committed here is as the leader has it, by definition, also where our log no longer reaches back so far.
   if (through <= commit_index) return acknowledge(envelope.from, commit_index);
+  FLOTILLA_ASSERT(matched_leader == envelope.from);
   if (request.prev_index < commit_index) {
     const auto known = static_cast<std::size_t>(commit_index - request.prev_index);
     if (tail.term_at(commit_index) != request.entries[known - 1].term) return ignore();
     request.entries.erase(request.entries.begin(), request.entries.begin() + static_cast<std::ptrdiff_t>(known));
   } else if (tail.term_at(request.prev_index) != request.prev_term) {
+    if (request.prev_index == commit_index) return ignore();
     return reject(envelope.from, request.prev_index);
   }
   append_new(request.entries);
   FLOTILLA_ASSERT(last_index() >= through);
+  matched_index = std::max(matched_index, through);
   // Beyond `through` our log may still differ from the leader's.
   commit_to(std::min(request.commit_index, through));
   acknowledge(envelope.from, through);
@@ -102,6 +117,7 @@ void Core::State::append_new(std::vector<Entry>& entries) {
 void Core::State::truncate(Index last_kept) {
   FLOTILLA_ASSERT(leading() == nullptr);
   FLOTILLA_ASSERT(last_kept >= commit_index);
+  matched_index = std::min(matched_index, last_kept);
   tail.truncate(last_kept);
   durability.truncate(last_kept);
   drop_configurations_after(last_kept);
@@ -133,8 +149,10 @@ void Core::State::reject(NodeId leader, Index prev_index) {
 
 void Core::State::handle(const Message& envelope, const Heartbeat& heartbeat) {
   if (!hear_leader(envelope.from)) return ignore();
-  // The leader knows that our log matches its own up to there. (Less than it knows is a disk that was rolled back.)
-  commit_to(std::min(heartbeat.commit_index, last_index()));
+  // The leader remembers that our log matches its own up to there; but this disk may have been set back since.
+  commit_to(std::min(heartbeat.commit_index, matched_index));
+  // After a restart we cannot know: the leader asks again, and what we answer then is true of this run.
+  if (heartbeat.commit_index > commit_index && !offer.has_value()) reject(envelope.from, heartbeat.commit_index);
   send(envelope.from, HeartbeatReply{.read_round = heartbeat.read_round});
 }
 
@@ -156,7 +174,38 @@ void Core::State::handle(const Message& envelope, const AppendReply& reply) {
   if (from == nullptr) return ignore();
   from->silent_ticks = 0;
   if (reply.accepted) return peer_accepted(*from, reply.match_index);
+  if (reply.rejected_index <= from->match_index() || reply.last_index < from->match_index()) {
+    return doubt(*from, reply);
+  }
   if (from->rejected(reply.rejected_index, back_off(reply))) leading()->flush = true;
+}
+
+/// Whether the answer takes back what this follower acknowledged to us in this term.
+bool Core::State::contradicts(const Progress& peer, const AppendReply& reply) const {
+  if (reply.last_index < peer.match_index()) return true;
+  if (reply.rejected_index > peer.match_index() || !reply.conflict_term) return false;
+  const std::optional<Term> ours = tail.term_at(reply.rejected_index);
+  return ours.has_value() && *ours != reply.conflict_term;
+}
+
+/// It may be a late answer, one who restarted and does not know where it stands, or one whose disk was set back. An
+/// append that ends where it is known to match tells them apart: a sound follower can only accept that one.
+void Core::State::doubt(Progress& peer, const AppendReply& reply) {
+  FLOTILLA_ASSERT(!reply.accepted);
+  if (!peer.match_index()) return;
+  // Whose answer we doubt already is asked at each heartbeat: a rejection is never answered at once twice.
+  if (peer.rolled_back) return;
+  peer.rolled_back = contradicts(peer, reply);
+  ask_to_confirm(peer);
+}
+
+void Core::State::ask_to_confirm(Progress& peer) {
+  if (peer.mode() == ProgressMode::snapshot) return;
+  const std::optional<Term> match_term = tail.term_at(peer.match_index());
+  // So far back that a snapshot is due anyway.
+  if (!match_term.has_value()) return need_snapshot(peer);
+  FLOTILLA_ASSERT(peer.match_index());
+  send(peer.id(), AppendRequest{peer.match_index(), *match_term, commit_index, {}});
 }
 
 /// Where the logs may meet: strictly lower with every rejection, and one term of ours at a time at the least.
@@ -173,7 +222,9 @@ Index Core::State::back_off(const AppendReply& reply) const {
 void Core::State::peer_accepted(Progress& from, Index match_index) {
   if (match_index > last_index()) return ignore();
   const NodeId id = from.id();
-  const bool news = from.accepted(match_index);
+  const bool confirmed = from.rolled_back && match_index >= from.match_index();
+  if (confirmed) from.rolled_back = false;
+  const bool news = from.accepted(match_index) || confirmed;
   if (from.mode() == ProgressMode::snapshot && from.match_index().next() >= first_index) {
     from.leave_snapshot();
     from.accepted(from.match_index());
@@ -189,6 +240,7 @@ void Core::State::handle(const Message& envelope, const HeartbeatReply& reply) {
   if (from == nullptr || reply.read_round > leading()->read_round) return ignore();
   from->silent_ticks = 0;
   from->read_round = std::max(from->read_round, reply.read_round);
+  if (from->rolled_back) return ask_to_confirm(*from);
   // It lives, and what we probed with, or the answer, may be lost: ask again, without the entries.
   if (from->mode() == ProgressMode::probe && from->paused()) send_append(*from, false);
   confirm_reads();
@@ -208,7 +260,7 @@ void Core::State::advance_commit() {
   const auto match_of = [this](NodeId id) {
     if (id == options.id) return durability.stable_index().value;
     const Progress* member = peer(id);
-    return member == nullptr ? 0 : member->match_index().value;
+    return member == nullptr || member->rolled_back ? 0 : member->match_index().value;
   };
   const Index reached{quorum_value(configuration(), match_of)};
   // Entries of earlier terms are committed only by one of our own above them (thesis 3.6.2).
@@ -227,7 +279,7 @@ void Core::State::flush() {
 }
 
 void Core::State::replicate(Progress& to) {
-  if (to.mode() == ProgressMode::snapshot) return;
+  if (to.mode() == ProgressMode::snapshot || to.rolled_back) return;
   while (to.next_index() <= last_index() && to.may_append(window())) {
     if (!send_append(to, true)) return;
   }
@@ -342,9 +394,15 @@ bool Core::State::quorum_is_silent() const {
   return quorum_vote(configuration(), heard) != VoteResult::won;
 }
 
+/// Nobody else is needed for a decision, so nobody else could lead.
+bool Core::State::quorum_alone() const {
+  const auto self_only = [this](NodeId id) -> std::optional<bool> { return id == options.id; };
+  return quorum_vote(configuration(), self_only) == VoteResult::won;
+}
+
 /// The own disk completes nothing although it has something to complete.
 bool Core::State::storage_stalls() {
-  const bool waiting = last_index() > durability.stable_index();
+  const bool waiting = last_index() > durability.stable_index() && !quorum_alone();
   leading()->stall_ticks = waiting ? leading()->stall_ticks + 1 : 0;
   return leading()->stall_ticks >= options.storage_stall_ticks;
 }

@@ -79,9 +79,24 @@ void Core::State::handle(const Message& envelope, const SnapshotRequest& request
   send_after_sync(envelope.from, SnapshotReply{.accepted = true, .match_index = request.index});
 }
 
+/// What it says comes from a peer's file, so nothing of it is taken for granted.
+bool Core::State::possible(const SnapshotMeta& meta) const {
+  if (!meta.index || meta.index.value > number_max) return false;
+  if (!meta.term || meta.term.value > number_max) return false;
+  if (meta.configuration_index > meta.index || !valid(meta.configuration)) return false;
+  // Terms never fall along the log.
+  return meta.index <= commit_index || meta.term >= tail.term_at(commit_index).value_or(Term{});
+}
+
 void Core::State::snapshot_installed(const SnapshotMeta& meta) {
-  FLOTILLA_ASSERT(meta.index && meta.term);
   FLOTILLA_ASSERT(leading() == nullptr);
+  if (!possible(meta)) {
+    ignore();
+    return snapshot_refused();
+  }
+  // It may be newer than the offer: of a leader that we have not heard of yet.
+  if (meta.term > term) become_follower(meta.term, NodeId{});
+  FLOTILLA_ASSERT(meta.term <= term);
   offer.reset();
   offer_dirty = false;
   // Never back in time.
@@ -101,6 +116,7 @@ void Core::State::begin_log_after(const SnapshotMeta& meta) {
   FLOTILLA_ASSERT(meta.configuration_index <= meta.index);
   tail.reset(meta.index, meta.term, meta.time);
   durability.reset(meta.index);
+  matched_index = std::min(matched_index, meta.index);
   configurations.assign(1, ConfigurationAt{meta.configuration_index, meta.configuration});
   configuration_dirty = true;
   commit_index = meta.index;

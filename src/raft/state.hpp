@@ -134,6 +134,10 @@ struct Core::State {
   void append_new(std::vector<Entry>& entries);
   void truncate(Index last_kept);
   bool overfull() const;
+  std::uint64_t behind_bytes() const;
+  bool contradicts(const Progress& peer, const AppendReply& reply) const;
+  void doubt(Progress& peer, const AppendReply& reply);
+  void ask_to_confirm(Progress& peer);
   Index back_off(const AppendReply& reply) const;
   void peer_accepted(Progress& peer, Index match_index);
   void commit_to(Index index);
@@ -151,6 +155,7 @@ struct Core::State {
   void tick_peer(Progress& peer);
   bool quorum_is_silent() const;
   bool storage_stalls();
+  bool quorum_alone() const;
   void unreachable(NodeId peer_id);
 
   // read_index.cpp
@@ -170,6 +175,7 @@ struct Core::State {
   void snapshot_sent(NodeId peer_id, const SnapshotMeta& meta);
   void snapshot_failed(NodeId peer_id);
   void snapshot_installed(const SnapshotMeta& meta);
+  bool possible(const SnapshotMeta& meta) const;
   void begin_log_after(const SnapshotMeta& meta);
   void snapshot_refused();
   void announce_snapshot(Progress& peer);
@@ -222,6 +228,10 @@ struct Core::State {
   unsigned election_ticks = 0;    ///< since a sign of the leader, or a vote given
   unsigned election_timeout = 0;  ///< drawn anew at each reset
 
+  /// The highest index that the leader of this term proved to us in this run. What an earlier run acknowledged may not
+  /// be on the disk any more, so the leader's memory of it proves nothing.
+  Index matched_index;
+  NodeId matched_leader;  ///< who proved it
   Index commit_index;
   Index delivered_index;  ///< handed to the applier
   Index applied_index;

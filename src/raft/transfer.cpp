@@ -11,6 +11,7 @@ Result<void> Core::State::transfer_leadership(NodeId to) {
   if (member == nullptr || !member->voter || target == nullptr) {
     return fail(Errc::invalid_argument, "only another voter can take over leadership");
   }
+  if (target->rolled_back) return fail(Errc::invalid_argument, "its disk was set back: it must be replaced");
   std::optional<Transfer>& transfer = leading()->transfer;
   if (transfer.has_value() && transfer->to != to) return fail(Errc::overloaded, "a transfer to another is under way");
   if (!transfer.has_value()) transfer = Transfer{to, 0, false};
@@ -23,7 +24,7 @@ void Core::State::continue_transfer(const Progress& to) {
   FLOTILLA_ASSERT(leading() != nullptr);
   std::optional<Transfer>& transfer = leading()->transfer;
   if (!transfer.has_value() || transfer->to != to.id() || transfer->ordered) return;
-  if (to.match_index() != last_index()) return;
+  if (to.match_index() != last_index() || to.rolled_back) return;
   transfer->ordered = true;
   send(to.id(), TimeoutNow{});
 }
@@ -43,7 +44,7 @@ void Core::State::hand_over_and_step_down() {
   flush();
   const Progress* best = nullptr;
   for (const Progress& member : leading()->peers) {
-    if (!configuration().is_voter(member.id())) continue;
+    if (!configuration().is_voter(member.id()) || member.rolled_back) continue;
     if (best == nullptr || member.match_index() > best->match_index()) best = &member;
   }
   if (best != nullptr) send(best->id(), TimeoutNow{});

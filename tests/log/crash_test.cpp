@@ -276,6 +276,27 @@ TEST_CASE("random operations, restarts and crashes agree with a vector") {
           faulty.set_fault({});
           if (alive) subject.check_found();
           break;
+        case 4: {
+          // Torn at the start of a segment; then more segments, and a trim that is interrupted.
+          faulty.set_fault({.at = below(12), .from_then_on = true, .partly = true});
+          const std::uint64_t from = now.last() + 1;
+          alive =
+              subject.append(entries(from, from, now.hard_state.term.value, options.segment_bytes), std::nullopt, 0);
+          if (alive) break;
+          subject.close();
+          memory.crash([&] { return below(2) == 0; });
+          faulty.set_fault({});
+          REQUIRE(subject.open());
+          subject.check_found();
+          for (int more = 0; more < 3; ++more) {
+            const std::uint64_t next = now.last() + 1;
+            REQUIRE(subject.append(entries(next, next, now.hard_state.term.value, options.segment_bytes / 2),
+                                   std::nullopt, now.last()));
+          }
+          faulty.set_fault({.at = below(12), .from_then_on = true, .partly = below(2) == 0});
+          alive = subject.trim(now.last());
+          break;
+        }
         case 3: {
           subject.close();
           memory.crash([&] { return below(2) == 0; });
