@@ -8,6 +8,9 @@ namespace flotilla {
 /// A release build of the member installs one that throws InvariantBroken, which its threads turn into a fail-stop.
 using AssertHandler = void (*)(const char* expression, const char* file, int line);
 void set_assert_handler(AssertHandler handler) noexcept;
+/// How often an assertion failed on this thread. Whoever catches exceptions of foreign code can tell by it that one
+/// passing through was ours.
+unsigned long assertion_failures() noexcept;
 [[noreturn]] void assert_failed(const char* expression, const char* file, int line);
 
 }  // namespace flotilla

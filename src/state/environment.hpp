@@ -95,6 +95,8 @@ class Environment : public std::enable_shared_from_this<Environment> {
   /// too_many_readers, forked, or an LMDB error.
   Result<Snapshot> begin_read();
   void end_read(Reader* reader) noexcept;
+  /// Frees the slots of processes that died with a read transaction open.
+  void sweep_readers() noexcept;
   unsigned readers() const;
   std::chrono::milliseconds oldest_reader_age() const;
 

@@ -28,6 +28,9 @@ namespace {
 
 /// Starts over of one batch because a command failed after it wrote; past it the batch is halved.
 constexpr int restarts_max = 8;
+/// Commits between two sweeps of the reader table: the slot of another process that died while it read keeps LMDB from
+/// using any page again that it could see.
+constexpr std::uint64_t commits_per_sweep = 1024;
 /// A command's error text is cut to this, here and in its session.
 constexpr std::size_t error_text_bytes_max = 4096;
 
@@ -66,11 +69,16 @@ enum class Progress : std::uint8_t {
   full,   ///< LMDB's transaction cannot grow any more: abort, and run it in parts
 };
 
-void sync_directory(const std::filesystem::path& path) {
+/// Makes the names in a directory durable.
+Result<void> sync_directory(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  ::fsync(descriptor);
-  ::close(descriptor);
+  int code = descriptor < 0 ? errno : 0;
+  if (descriptor >= 0) {
+    if (::fsync(descriptor) != 0) code = errno;
+    ::close(descriptor);
+  }
+  if (code != 0) return fail(fault_of(code, fmt::format("sync the directory {}", path.string())));
+  return {};
 }
 
 }  // namespace
@@ -128,6 +136,7 @@ class Store::Impl {
   Applied applied_;
   std::atomic<std::uint64_t> applied_index_{0};
   Sessions sessions_;
+  std::uint64_t commits_ = 0;
   std::optional<Error> fault_;
   /// Commands of the batch in hand that failed after they wrote, by index. They fail again whenever what is before them
   /// is run again, so they are not.
@@ -144,8 +153,9 @@ Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options, Commands
   auto impl = std::make_unique<Impl>(options, std::move(commands), std::move(*env));
   if (auto loaded = impl->load(); !loaded) return fail(loaded.error());
   if (options.sync) {
-    sync_directory(options.directory);
-    sync_directory(std::filesystem::absolute(options.directory).parent_path());
+    if (auto synced = sync_directory(options.directory); !synced) return fail(synced.error());
+    auto synced = sync_directory(std::filesystem::absolute(options.directory / "..").lexically_normal());
+    if (!synced) return fail(synced.error());
   }
   return std::unique_ptr<Store>(new Store(std::move(impl)));
 }
@@ -378,6 +388,7 @@ Result<Progress> Store::Impl::apply_command(const raft::Entry& entry, Batch& bat
 Result<Ending> Store::Impl::call(const CommandFn& command, const raft::Entry& entry, Batch& batch) {
   detail::WriteState& state = batch.state;
   state.begin_command(entry.term, entry.index, std::max(batch.applied.time, entry.time));
+  const auto assertions = assertion_failures();
   Ending ending;
   try {
     const InsideCommand inside;
@@ -394,6 +405,11 @@ Result<Ending> Store::Impl::call(const CommandFn& command, const raft::Entry& en
     ending = {fail(Errc::command_failed, "the command threw something that is not a std::exception"), false};
   }
   state.end_command();
+  // A broken invariant of ours that passed through the command's frames, as an exception of the handler's.
+  if (assertion_failures() != assertions) {
+    return fail(Errc::stopped,
+                fmt::format("an invariant broke in command {} of entry {}", command_.name, entry.index.value));
+  }
   if (!ending.replicated_text) {
     log_line(log_sink_, LogLevel::info, "command {} of entry {} threw: {}", command_.name, entry.index.value,
              ending.result.error().message());
@@ -430,6 +446,7 @@ Result<void> Store::Impl::commit(Batch& batch) {
     return committed;
   }
   if (made_tables) env_->publish(batch.state.staged_catalog());
+  if (++commits_ % commits_per_sweep == 0) env_->sweep_readers();
   sessions_.committed();
   applied_ = std::move(batch.applied);
   applied_index_.store(applied_.index.value, std::memory_order_release);

@@ -54,7 +54,7 @@ TEST_CASE("a process killed at any moment leaves data and applied index that agr
     void* const shared = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(shared != MAP_FAILED);
     auto& applied = *new (shared) std::atomic<std::uint64_t>(0);
-    std::mt19937_64 random(7);
+    std::mt19937_64 random(first_seed());
     std::uint64_t last = 0;
     for (int round = 0; round < 12; ++round) {
       CAPTURE(round);

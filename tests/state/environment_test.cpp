@@ -203,6 +203,42 @@ TEST_CASE("readers that died with their process are swept at open") {
   for (const int descriptor : {to_child[0], to_child[1], to_parent[0], to_parent[1]}) ::close(descriptor);
 }
 
+TEST_CASE("a reader of another process that died is swept while commands go on") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "v"}));
+  rig.close();
+  int ready[2];
+  REQUIRE(::pipe(ready) == 0);
+  const pid_t reader = ::fork();
+  REQUIRE(reader >= 0);
+  if (reader == 0) {
+    MDB_env* env = nullptr;
+    MDB_txn* txn = nullptr;
+    char byte = 1;
+    const bool reads = mdb_env_create(&env) == 0 &&
+                       mdb_env_open(env, rig.options().directory.c_str(), MDB_RDONLY, 0600) == 0 &&
+                       mdb_txn_begin(env, nullptr, MDB_RDONLY, &txn) == 0 && ::write(ready[1], &byte, 1) == 1;
+    if (!reads) ::_exit(1);
+    for (;;) ::pause();
+  }
+  char byte = 0;
+  REQUIRE(::read(ready[0], &byte, 1) == 1);
+  rig.open();
+  const auto grown = [&] {
+    const auto before = rig.store().file_bytes();
+    for (int i = 0; i < 600; ++i) REQUIRE(rig.command("put", {"t", "k", std::to_string(i)}));
+    return rig.store().file_bytes() - before;
+  };
+  CHECK(grown() > 1'000'000);  // nothing it can see is used again
+  REQUIRE(::kill(reader, SIGKILL) == 0);
+  int status = 0;
+  REQUIRE(::waitpid(reader, &status, 0) == reader);
+  grown();  // past the next sweep
+  CHECK(grown() < 100'000);
+  ::close(ready[0]);
+  ::close(ready[1]);
+}
+
 TEST_CASE("readers on other threads see whole batches, tables and all, while commands go on") {
   Rig rig;
   constexpr std::uint64_t batches = 300;

@@ -4,6 +4,7 @@
 
 #include <new>
 
+#include "base/assert.hpp"
 #include "state/support.hpp"
 
 using namespace state_test;
@@ -245,6 +246,24 @@ TEST_CASE("memory running out in a command is a fault of this member, not a resu
   CHECK(stopped.error() == Errc::stopped);
   CHECK(rig.store().applied().index == Index{0});
   CHECK_FALSE(rig.read().table("t").exists());
+}
+
+TEST_CASE("a broken invariant inside a command stops this member, even if the command catches it") {
+  for (const bool caught : {false, true}) {
+    Rig rig;
+    flotilla::set_assert_handler([](const char*, const char*, int) { throw std::logic_error("broken"); });
+    const auto stopped = rig.run([&](WriteTxn&) -> Result<Bytes> {
+      try {
+        FLOTILLA_ASSERT(rig.store().applied_index() == Index{99});
+      } catch (const std::logic_error&) {
+        if (!caught) throw;
+      }
+      return "all is well";
+    });
+    flotilla::set_assert_handler(nullptr);
+    CHECK(stopped.error() == Errc::stopped);
+    CHECK(rig.store().applied_index() == Index{0});
+  }
 }
 
 TEST_CASE("a full map is a fault, leaves the batch unapplied, and a larger map goes on") {

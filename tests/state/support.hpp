@@ -67,6 +67,12 @@ class TempDir {
   std::filesystem::path path_;
 };
 
+/// Where random tests begin: FLOTILLA_SEED, or 1. A failure captures the seed.
+inline std::uint64_t first_seed() {
+  const char* const seed = std::getenv("FLOTILLA_SEED");
+  return seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10);
+}
+
 inline StoreOptions options_in(const std::filesystem::path& directory) {
   StoreOptions options;
   options.directory = directory;
