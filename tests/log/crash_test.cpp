@@ -221,6 +221,31 @@ TEST_CASE("recovery interrupted at every call is repeated without loss") {
   }
 }
 
+TEST_CASE("segments made ahead are given up without leaving a gap, wherever the power goes") {
+  MemoryFileSystem pristine;
+  {
+    const auto log = must_open(pristine, script_options);
+    REQUIRE(append(*log, entries(1, 3, 1), vote(1)));
+  }
+  for (std::uint64_t id = 2; id < 7; ++id) pristine.set_contents(segment_path(id), std::string(2048, '\0'));
+  std::mt19937_64 random(3);
+  bool reached = true;
+  for (std::uint64_t at = 0; reached; ++at) {
+    CAPTURE(at);
+    for (int round = 0; round < 20; ++round) {
+      const std::unique_ptr<MemoryFileSystem> disk = pristine.clone();
+      FaultyFileSystem faulty(*disk);
+      faulty.set_fault({.at = at, .from_then_on = true, .partly = round % 2 == 0});
+      static_cast<void>(Log::open(faulty, script_options));
+      reached = faulty.struck();
+      disk->crash([&] { return random() % 2 == 0; });
+      const auto log = must_open(*disk, script_options);
+      CHECK(read_all(*log) == entries(1, 3, 1));
+      CHECK(segment_paths(*disk).size() == 2);
+    }
+  }
+}
+
 TEST_CASE("each call failing once ends the run of the log and loses nothing") {
   const std::uint64_t calls = calls_of_script();
   for (std::uint64_t at = 0; at < calls; ++at) {

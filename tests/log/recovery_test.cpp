@@ -311,71 +311,94 @@ TEST_CASE("a segment in another's place is damage") {
   }
 }
 
-TEST_CASE("blocks of another segment, place or log are never read as this log's") {
-  Written written(3, 300);
-  const std::string path = segment_path(1);
-  std::string contents = written.files.contents(path);
-  const std::vector<BlockHeader> blocks = blocks_of(contents);
-  const BlockHeader& last = blocks.back();
-  const std::uint64_t end = last.offset + whole_sectors(last.bytes);
-  BlockHeader stale = last;
-  stale.number = last.number + 1;
-  stale.previous_crc = last.crc;
-  stale.first_index = Index{};
-  stale.records = 0;
-  stale.records_crc = 0;
-  stale.bytes = block_header_bytes;
-  stale.durable_through = last.number;
-  stale.offset = end;
-  const auto put = [&](const BlockHeader& what) {
-    BlockHeader header = what;
+namespace {
+
+/// A log of three groups, and a block without records that may follow them.
+struct Followed : Written {
+  std::uint64_t end = 0;
+  BlockHeader next;
+
+  Followed() : Written(3, 300) {
+    const BlockHeader last = blocks_of(files.contents(segment_path(1))).back();
+    end = last.offset + whole_sectors(last.bytes);
+    next = last;
+    next.number = last.number + 1;
+    next.previous_crc = last.crc;
+    next.first_index = Index{};
+    next.records = 0;
+    next.records_crc = 0;
+    next.bytes = block_header_bytes;
+    next.durable_through = last.number;
+    next.offset = end;
+  }
+  void put(BlockHeader header, std::uint64_t at) {
     std::string bytes(block_header_bytes, '\0');
     put_block_header(bytes.data(), header);
-    written.replace(path, end, bytes);
+    replace(segment_path(1), at, bytes);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the block that follows is read") {
+  Followed written;
+  written.put(written.next, written.end);
+  const auto log = must_open(written.files, written.options);
+  CHECK_FALSE(log->recovered().torn_tail);
+  check_same(*log, written.model);
+}
+
+TEST_CASE("a sound block that does not belong where the chain goes on is damage: it cannot come from a crash") {
+  struct Wrong {
+    const char* what;
+    void (*make)(BlockHeader&);
+    const char* says;
   };
-  SUBCASE("the right one is read") {
-    put(stale);
-    const auto log = must_open(written.files, written.options);
-    CHECK_FALSE(log->recovered().torn_tail);
-    check_same(*log, written.model);
-    return;
+  const Wrong all[] = {
+      {"segment", [](BlockHeader& block) { block.segment = 9; }, "another segment"},
+      {"offset", [](BlockHeader& block) { block.offset += 512; }, "another place"},
+      {"stream", [](BlockHeader& block) { block.stream ^= 1; }, "another log"},
+      {"number", [](BlockHeader& block) { ++block.number; }, "not the next"},
+      {"block before", [](BlockHeader& block) { block.previous_crc ^= 1; }, "the block before"},
+      {"durable in advance", [](BlockHeader& block) { block.durable_through = block.number; }, "calls itself durable"},
+      {"term", [](BlockHeader& block) { block.hard_state.term = Term{1}; }, "the term went back"},
+      {"vote", [](BlockHeader& block) { block.hard_state.voted_for = NodeId{6}; }, "two votes"},
+      {"commit", [](BlockHeader& block) { block.commit_index = Index{4}; }, "beyond the log"},
+      {"last index", [](BlockHeader& block) { block.last_index = Index{2}; }, "last_index"},
+      {"last term", [](BlockHeader& block) { block.last_term = Term{7}; }, "last_term"},
+      {"first index", [](BlockHeader& block) { block.first_index = Index{1}; }, "first_index"},
+      {"end of numbers",
+       [](BlockHeader& block) {
+         block.begins_anew = true;
+         block.last_index = Index{~std::uint64_t{0}};
+       },
+       "no index can follow"},
+  };
+  for (const Wrong& wrong : all) {
+    CAPTURE(wrong.what);
+    Followed written;
+    wrong.make(written.next);
+    written.put(written.next, written.end);
+    written.check_damaged(wrong.says);
   }
-  SUBCASE("segment") {
-    stale.segment = 9;
-  }
-  SUBCASE("offset") {
-    stale.offset += 512;
-  }
-  SUBCASE("stream") {
-    stale.stream ^= 1;
-  }
-  SUBCASE("number") {
-    stale.number += 1;
-  }
-  SUBCASE("block before") {
-    stale.previous_crc ^= 1;
-  }
-  SUBCASE("term goes back") {
-    stale.hard_state.term = Term{1};
-  }
-  SUBCASE("another vote in the same term") {
-    stale.hard_state.voted_for = NodeId{6};
-  }
-  SUBCASE("commit index beyond the log") {
-    stale.commit_index = Index{4};
-  }
-  SUBCASE("another last index") {
-    stale.last_index = Index{2};
-  }
-  SUBCASE("another last term") {
-    stale.last_term = Term{7};
-  }
-  SUBCASE("durable in advance") {
-    stale.durable_through = stale.number;
-  }
-  put(stale);
-  // Its checksum holds and it stands where the chain goes on: that cannot come from a crash.
-  written.check_damaged();
+}
+
+TEST_CASE("behind a break only headers of this log, in their own place, say what was durable") {
+  const auto torn = [](auto make) {
+    auto written = std::make_unique<Followed>();
+    written->replace(segment_path(1), written->end, "torn");
+    written->next.offset = written->end + 512;
+    written->next.durable_through = 1000;
+    written->next.number = 1001;
+    make(written->next);
+    written->put(written->next, written->end + 512);
+    return written;
+  };
+  torn([](BlockHeader&) {})->check_damaged("block 1000 was durable");
+  // As when a value is the image of a segment of another member, or of this one.
+  torn([](BlockHeader& block) { block.stream ^= 1; })->check_torn();
+  torn([](BlockHeader& block) { block.segment = 2; })->check_torn();
+  torn([](BlockHeader& block) { block.offset += 512; })->check_torn();
 }
 
 TEST_CASE("payloads that look like blocks of this very log are only payloads") {
@@ -403,6 +426,28 @@ TEST_CASE("payloads that look like blocks of this very log are only payloads") {
   log = must_open(files, options);
   CHECK(log->recovered().torn_tail);
   check_same(*log, model);
+}
+
+TEST_CASE("a sound record in the place of another is not taken for it") {
+  Written written(3, 300);
+  const std::string path = segment_path(1);
+  const std::vector<BlockHeader> blocks = blocks_of(written.files.contents(path));
+  const auto forge = [&](const BlockHeader& block) {
+    const std::uint64_t index = block.first_index.value;
+    const raft::Entry other = entry(index, 1, std::string(300, 'z'));
+    std::string record(raft::record_header_bytes, '\0');
+    raft::put_record_header(record.data(), other);
+    written.replace(path, block.offset + block_header_bytes, record + std::string(other.payload.view()));
+  };
+  SUBCASE("in a durable block") {
+    forge(blocks[1]);
+    written.check_damaged("not those of the header");
+  }
+  SUBCASE("in the last block") {
+    forge(blocks[2]);
+    written.lose_last();
+    written.check_torn();
+  }
 }
 
 TEST_CASE("a later format is refused as such, a flipped version is damage") {
@@ -468,10 +513,44 @@ TEST_CASE("the first block ever written may be torn") {
 TEST_CASE("damage that appears while the log is open is noticed by the read and ends the log") {
   Written written(30);
   const auto log = must_open(written.files, written.options);
-  written.flip(segment_path(1), 200);
+  const std::string path = segment_path(1);
+  std::string_view says;
+  SUBCASE("in a record") {
+    written.flip(path, 200);
+    says = "checksum";
+  }
+  SUBCASE("in a header") {
+    written.flip(path, 60);
+    says = "no block";
+  }
+  SUBCASE("an older state of the file") {
+    written.replace(path, 0, std::string(4096, '\0'));
+    says = "no block";
+  }
+  SUBCASE("a sound record of another index") {
+    const BlockHeader block = blocks_of(written.files.contents(path)).front();
+    const raft::Entry other = entries(2, 2, 1, 600).front();
+    std::string record(raft::record_header_bytes, '\0');
+    raft::put_record_header(record.data(), other);
+    written.replace(path, block.offset + block_header_bytes, record + std::string(other.payload.view()));
+    says = "another entry";
+  }
+  SUBCASE("a sound record of another term") {
+    const BlockHeader block = blocks_of(written.files.contents(path)).front();
+    const raft::Entry other = entries(1, 1, 2, 600).front();
+    std::string record(raft::record_header_bytes, '\0');
+    raft::put_record_header(record.data(), other);
+    written.replace(path, block.offset + block_header_bytes, record + std::string(other.payload.view()));
+    says = "another entry";
+  }
+  SUBCASE("the file is gone") {
+    written.files.erase(path);
+    says = "vanished";
+  }
   const auto failed = log->read(Index{1}, 100);
   REQUIRE_FALSE(failed.has_value());
   CHECK(failed.error() == Errc::damaged);
+  CHECK(failed.error().message().find(says) != std::string::npos);
   CHECK(append(*log, entries(31, 31, 1)).error() == Errc::damaged);
 }
 

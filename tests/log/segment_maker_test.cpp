@@ -1,6 +1,8 @@
 #include "log/segment_maker.hpp"
 
 #include <atomic>
+#include <future>
+#include <thread>
 
 #include "support.hpp"
 
@@ -10,15 +12,11 @@ using namespace flotilla::log::test;
 
 namespace {
 
-/// Lets a test wait until the preparing thread did something, without sleeping.
+/// Holds a thread at a chosen point, and counts.
 class WatchedFileSystem final : public FileSystem {
  public:
   explicit WatchedFileSystem(FileSystem& inner) : inner_(inner) {}
 
-  /// Until `count` directory syncs were done.
-  void wait_for_directory_syncs(int count) {
-    for (int seen = syncs_; seen < count; seen = syncs_) syncs_.wait(seen);
-  }
   int directory_syncs() const { return syncs_; }
   /// Files whose name ends so are not made until let_go().
   void hold(std::string suffix) {
@@ -44,7 +42,6 @@ class WatchedFileSystem final : public FileSystem {
   Result<void> sync_directory(const std::string& directory) override {
     Result<void> done = inner_.sync_directory(directory);
     ++syncs_;
-    syncs_.notify_all();
     return done;
   }
   Result<void> make_directory(const std::string& path) override { return inner_.make_directory(path); }
@@ -59,6 +56,10 @@ class WatchedFileSystem final : public FileSystem {
   std::atomic<bool> arrived_{false};
 };
 
+void wait_until_ready(const SegmentMaker& maker) {
+  while (maker.bytes_ready() == 0) std::this_thread::yield();
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("log.segment_maker");
@@ -71,7 +72,7 @@ TEST_CASE("a segment made ahead is there, durable and zero, before it is taken")
   SegmentMaker maker(files, "log", 8192, true, 5, std::nullopt);
   CHECK(maker.bytes_ready() == 0);
   maker.want();
-  files.wait_for_directory_syncs(1);
+  wait_until_ready(maker);
   const std::unique_ptr<MemoryFileSystem> after = memory.clone();
   after->crash([] { return false; });
   CHECK(after->contents(segment_path(5)) == std::string(8192, '\0'));
@@ -96,11 +97,33 @@ TEST_CASE("one that is not ready is made at once, and the other gets the next id
   CHECK(now->id == 5);
   CHECK(now->bytes == 4 << 20);  // small: somebody waited
   files.let_go();
-  files.wait_for_directory_syncs(2);
+  wait_until_ready(maker);
   const Result<Segment> next = maker.take();
   REQUIRE(next);
   CHECK(next->id == 6);
   CHECK(next->bytes == 8 << 20);
+}
+
+TEST_CASE("the thread names no segment while another is being made") {
+  MemoryFileSystem memory;
+  WatchedFileSystem files(memory);
+  REQUIRE(memory.make_directory("log"));
+  files.hold("now.tmp");
+  SegmentMaker maker(files, "log", 8192, true, 5, std::nullopt);
+  std::future<Result<Segment>> now = std::async(std::launch::async, [&] { return maker.take(); });
+  files.wait_until_held();
+  maker.want();
+  // The thread has its zeros on the medium, and would have a name to give.
+  while (!memory.exists("log/ahead.tmp").value() || memory.unsynced() < 1 ||
+         memory.contents("log/ahead.tmp").size() < 8192) {
+    std::this_thread::yield();
+  }
+  for (int turn = 0; turn < 1000; ++turn) std::this_thread::yield();
+  CHECK(segment_paths(memory).empty());
+  files.let_go();
+  CHECK(now.get().value().id == 5);
+  wait_until_ready(maker);
+  CHECK(maker.take().value().id == 6);
 }
 
 TEST_CASE("without a thread each is made when it is taken, in full size") {
