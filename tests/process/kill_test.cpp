@@ -207,7 +207,8 @@ TEST_SUITE("process.kill") {
       CHECK(revisions.size() == 3 * count);
       for (const auto& writer : writers) {
         for (const auto& [key, entry] : writer->ledger()) {
-          CAPTURE(key);
+          const std::string& record = key;  // clang 14 does not capture a structured binding
+          CAPTURE(record);
           // Once, also where the writer asked again: the restarted member's new session shuts out the old one's copies.
           REQUIRE(revisions.count(key) == 1);
           REQUIRE(revisions.at(key) == 1);
@@ -235,7 +236,8 @@ TEST_SUITE("process.kill") {
         // Before the first new write: what open() found in the log is already applied.
         const auto revisions = client->revisions().value();
         for (const auto& [key, entry] : loader.ledger()) {
-          CAPTURE(key);
+          const std::string& record = key;  // clang 14 does not capture a structured binding
+          CAPTURE(record);
           const auto at = revisions.find(key);
           REQUIRE((at == revisions.end() ? 0 : at->second) >= entry.acknowledged);
           REQUIRE((at == revisions.end() ? 0 : at->second) <= 1);

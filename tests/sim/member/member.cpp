@@ -73,9 +73,9 @@ Result<void> SimMember::start() {
                   options, commands());
   if (!started) return fail(started.error());
   running->started.emplace(std::move(*started));
-  running->loop.set_clock_rate(options_.clock_rate);
-  running->log_loop.set_post_delay(options_.disk_delay);
-  running->apply_loop.set_post_delay(options_.apply_delay);
+  running->threads->loop.set_clock_rate(options_.clock_rate);
+  running->threads->log_loop.set_post_delay(options_.disk_delay);
+  running->threads->apply_loop.set_post_delay(options_.apply_delay);
   if (auto listening = running->mux.listen(address()); !listening) return listening;
   node::NodeOptions node;
   node.cluster_id = running->started->identity.cluster_id;
@@ -91,48 +91,54 @@ Result<void> SimMember::start() {
     identity.cluster_id = id;
     return log::write_identity(files_, node::identity_path(options), identity);
   };
-  running->node = std::make_unique<node::Node>(
-      node::Node::Parts{running->loop, running->log_loop, running->apply_loop, running->transport, running->mux,
-                        *running->started->log, *running->started->store, running->calls},
-      std::move(node), std::move(running->started->restored));
+  running->node =
+      std::make_unique<node::Node>(node::Node::Parts{running->threads->loop, running->threads->log_loop,
+                                                     running->threads->apply_loop, running->transport, running->mux,
+                                                     *running->started->log, *running->started->store, running->calls},
+                                   std::move(node), std::move(running->started->restored));
   running_ = std::move(running);
   own_acknowledged_ = {};
   ++starts_;
-  running_->loop.post([node = running_->node.get()] { node->start(); });
+  running_->threads->loop.post([node = running_->node.get()] { node->start(); });
   return {};
 }
 
 void SimMember::crash(const std::function<bool()>& survives) {
   // The threads stop where they are; nothing of what they were about to do happens.
-  running_->loop.stop();
-  running_->log_loop.stop();
-  running_->apply_loop.stop();
+  running_->threads->loop.stop();
+  running_->threads->log_loop.stop();
+  running_->threads->apply_loop.stop();
   network_.kill(options_.host);
   files_.crash(survives);
-  running_.reset();
+  end();
 }
 
 void SimMember::close() {
   running_->node->stop(Error(Errc::shutting_down, "closed"));
-  running_->loop.stop();
-  running_->log_loop.stop();
-  running_->apply_loop.stop();
+  running_->threads->loop.stop();
+  running_->threads->log_loop.stop();
+  running_->threads->apply_loop.stop();
   running_->node->loop_ended();
   network_.kill(options_.host);
+  end();
+}
+
+void SimMember::end() {
+  ended_.push_back(std::move(running_->threads));
   running_.reset();
 }
 
 void SimMember::pause(Duration until) {
-  scheduler_.pause(&running_->loop, until);
-  scheduler_.pause(&running_->log_loop, until);
-  scheduler_.pause(&running_->apply_loop, until);
+  scheduler_.pause(&running_->threads->loop, until);
+  scheduler_.pause(&running_->threads->log_loop, until);
+  scheduler_.pause(&running_->threads->apply_loop, until);
 }
 
 void SimMember::pause_disk(Duration until) {
-  scheduler_.pause(&running_->log_loop, until);
+  scheduler_.pause(&running_->threads->log_loop, until);
 }
 void SimMember::pause_apply(Duration until) {
-  scheduler_.pause(&running_->apply_loop, until);
+  scheduler_.pause(&running_->threads->apply_loop, until);
 }
 
 void SimMember::append(const std::string& key, bool fails, Duration timeout) {
@@ -148,7 +154,7 @@ void SimMember::append(const std::string& key, bool fails, Duration timeout) {
   running_->node->submit(
       {.sequence = ticket->id.sequence,
        .payload = SharedBytes(state::encode_command(ticket->id, ticket->acknowledged_below, name, args)),
-       .deadline = running_->loop.now() + timeout});
+       .deadline = running_->threads->loop.now() + timeout});
 }
 
 void SimMember::observe(const std::string& key, Index at_least) {
@@ -163,7 +169,7 @@ void SimMember::read_local(const std::string& key) {
 
 void SimMember::read_linearizable(const std::string& key, Duration timeout) {
   const Index at_least = history_.acknowledged();
-  running_->node->submit(node::Reads::Barrier{running_->loop.now() + timeout,
+  running_->node->submit(node::Reads::Barrier{running_->threads->loop.now() + timeout,
                                               [this, key, at_least](Result<Index> reached) {
                                                 if (reached) observe(key, at_least);
                                               },

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "flotilla/db.hpp"
 #include "history.hpp"
@@ -59,17 +60,19 @@ class SimMember {
   std::uint64_t starts() const { return starts_; }
 
  private:
-  struct Running {
-    Running(test::SimScheduler& scheduler, test::SimNetwork& network, const std::string& host, std::uint64_t session)
-        : loop(scheduler),
-          log_loop(scheduler),
-          apply_loop(scheduler),
-          transport(network, loop, host),
-          mux(loop, transport, {}),
-          calls(session, {1u << 20, 1000}) {}
+  struct Threads {
+    explicit Threads(test::SimScheduler& scheduler) : loop(scheduler), log_loop(scheduler), apply_loop(scheduler) {}
     test::SimLoop loop;
     test::SimLoop log_loop;
     test::SimLoop apply_loop;
+  };
+  struct Running {
+    Running(test::SimScheduler& scheduler, test::SimNetwork& network, const std::string& host, std::uint64_t session)
+        : threads(std::make_unique<Threads>(scheduler)),
+          transport(network, threads->loop, host),
+          mux(threads->loop, transport, {}),
+          calls(session, {1u << 20, 1000}) {}
+    std::unique_ptr<Threads> threads;
     test::SimTransport transport;
     net::Mux mux;
     node::Calls calls;
@@ -79,6 +82,7 @@ class SimMember {
 
   Options database_options() const;
   Commands commands();
+  void end();
   void observe(const std::string& key, Index at_least);
 
   test::SimScheduler& scheduler_;
@@ -87,7 +91,8 @@ class SimMember {
   const MemberOptions options_;
   log::MemoryFileSystem files_;
   std::unique_ptr<Running> running_;
-  Index own_acknowledged_;  ///< of calls made here, in this run
+  std::vector<std::unique_ptr<Threads>> ended_;  ///< what is under way in the network still names them
+  Index own_acknowledged_;                       ///< of calls made here, in this run
   std::uint64_t starts_ = 0;
 };
 
