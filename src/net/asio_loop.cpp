@@ -102,13 +102,15 @@ void AsioLoop::run() {
   thread_id_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   while (!stopping_) {
     guarded([this] { wait(); });
+    end_turn();
+    bool more = false;
     for (int count = 0; count < handlers_per_turn; ++count) {
       std::size_t ran = 1;  // also after an exception: there may be more
       guarded([&] { ran = io_.poll_one(); });
       if (ran == 0) break;
+      more = true;
     }
-    run_posted();
-    flush();
+    if (more) end_turn();
   }
   shut_endpoints();
   thread_id_.store(std::thread::id(), std::memory_order_relaxed);
@@ -117,7 +119,7 @@ void AsioLoop::run() {
 void AsioLoop::wait() {
   arm_timer();
   sleeping_.store(true);
-  bool idle = unflushed_.empty();
+  bool idle = unflushed_.empty() && listening_.empty();
   if (idle) {
     const std::lock_guard lock(mutex_);
     idle = posted_.empty();
@@ -148,13 +150,21 @@ void AsioLoop::run_posted() {
   }
 }
 
-void AsioLoop::flush() {
+void AsioLoop::end_turn() {
+  run_posted();
+  drain(unflushed_, [](Endpoint& endpoint) { endpoint.flush(); });
+  drain(listening_, [](Endpoint& endpoint) { endpoint.listen_on(); });
+}
+
+/// Calls each once; what the calls add waits for the next turn.
+template <class F>
+void AsioLoop::drain(std::vector<std::shared_ptr<Endpoint>>& endpoints, F&& call) {
+  if (endpoints.empty()) return;
   std::vector<std::shared_ptr<Endpoint>> now;
-  now.swap(unflushed_);
-  for (const std::shared_ptr<Endpoint>& endpoint : now) guarded([&] { endpoint->flush(); });
-  // Keep the capacity unless a flush queued more, which goes out in the next turn.
+  now.swap(endpoints);
+  for (const std::shared_ptr<Endpoint>& endpoint : now) guarded([&] { call(*endpoint); });
   now.clear();
-  if (unflushed_.empty()) unflushed_.swap(now);
+  if (endpoints.empty()) endpoints.swap(now);  // keeps the capacity
 }
 
 void AsioLoop::arm_timer() {
@@ -186,6 +196,7 @@ void AsioLoop::shut_endpoints() {
     endpoint->shut();
   }
   unflushed_.clear();
+  listening_.clear();
   deadlines_.clear();
   // What a task owns may cancel a timer when it goes, so the map is emptied before any task is destroyed.
   std::map<TimerKey, Task> timers;

@@ -1,8 +1,9 @@
 // The loop thread: turns of an Asio io_context.
 //
-// One turn: sleep until something is ready, run what is ready, run what was posted, then let every connection that was
-// sent something write it in one system call. So whatever a turn queues for one peer leaves together, however many
-// handlers queued it, and a task posted by a handler of this turn runs in this turn.
+// One turn: run handlers, run what was posted, let every connection that was sent something write it in one system
+// call, and only then listen on. So whatever a turn queues for one peer leaves together, however many handlers queued
+// it, and a task posted by a handler of this turn runs in this turn. The handler that ends a sleep has a turn of its
+// own (its answer leaves before anything else is looked at); whatever else became ready meanwhile shares the next one.
 #pragma once
 
 #include <atomic>
@@ -26,6 +27,8 @@ namespace flotilla::net {
 class Endpoint {
  public:
   virtual void flush() {}
+  /// After the turn's writes: waits for the next bytes.
+  virtual void listen_on() {}
   /// Closes the descriptor, so that every operation on it ends; no event follows.
   virtual void shut() = 0;
 
@@ -54,6 +57,7 @@ class AsioLoop final : public Loop, public std::enable_shared_from_this<AsioLoop
   void add(Endpoint& endpoint) { endpoints_.insert(&endpoint); }
   void remove(Endpoint& endpoint) { endpoints_.erase(&endpoint); }
   void flush_later(std::shared_ptr<Endpoint> endpoint) { unflushed_.push_back(std::move(endpoint)); }
+  void listen_later(std::shared_ptr<Endpoint> endpoint) { listening_.push_back(std::move(endpoint)); }
   /// A buffer for reads that are delivered before the next one.
   char* scratch() { return scratch_.get(); }
   static constexpr std::size_t scratch_bytes = 256u << 10;
@@ -63,8 +67,10 @@ class AsioLoop final : public Loop, public std::enable_shared_from_this<AsioLoop
 
   void run();
   void wait();
+  void end_turn();
   void run_posted();
-  void flush();
+  template <class F>
+  void drain(std::vector<std::shared_ptr<Endpoint>>& endpoints, F&& call);
   void arm_timer();
   void run_timers();
   void shut_endpoints();
@@ -88,6 +94,7 @@ class AsioLoop final : public Loop, public std::enable_shared_from_this<AsioLoop
   bool stopping_ = false;
   std::vector<Task> running_;
   std::vector<std::shared_ptr<Endpoint>> unflushed_;
+  std::vector<std::shared_ptr<Endpoint>> listening_;
   std::unordered_set<Endpoint*> endpoints_;
   std::map<TimerKey, Task> timers_;
   std::unordered_map<TimerId, Duration> deadlines_;

@@ -27,6 +27,8 @@ using ErrorCode = boost::system::error_code;
 constexpr std::size_t first_read_bytes = 16u << 10;  // per connection; longer bursts go through the loop's scratch
 constexpr int reads_per_turn = 4;  // of scratch_bytes, so that one connection leaves others their turn
 constexpr std::size_t parts_per_write = 64;
+constexpr std::size_t joined_part_bytes_max = 1024;
+constexpr std::size_t joined_bytes_max = 64u << 10;
 constexpr std::size_t write_bytes_per_turn = 4u << 20;
 constexpr int accepts_per_turn = 64;
 constexpr int accept_queue = 1024;
@@ -163,7 +165,7 @@ class TcpSocket final : public Endpoint, public std::enable_shared_from_this<Tcp
     for (SharedBytes& part : parts) {
       if (part.empty()) continue;
       unsent_bytes_ += part.size();
-      unsent_.push_back(std::move(part));
+      queue(std::move(part));
     }
     flush_later();
   }
@@ -239,12 +241,17 @@ class TcpSocket final : public Endpoint, public std::enable_shared_from_this<Tcp
       if (!wants_data()) return;
     }
     if (ended_) return tell_end();
-    read();
+    read_later();
   }
 
   bool wants_data() const { return handler_ != nullptr && !paused_; }
 
-  void read() {
+  void read_later() {
+    if (!std::exchange(read_scheduled_, true)) loop_->listen_later(shared_from_this());
+  }
+
+  void listen_on() override {
+    read_scheduled_ = false;
     if (reading_ || !wants_data() || ended_ || broken_) return;
     reading_ = true;
     if (!first_) first_.reset(new char[first_read_bytes]);
@@ -270,7 +277,7 @@ class TcpSocket final : public Endpoint, public std::enable_shared_from_this<Tcp
     handler_->on_data(bytes);
     // A short read emptied the socket: waiting for the next edge needs no further system call. A full one did not.
     if (count == first_read_bytes) read_burst();
-    if (wants_data()) read();
+    if (wants_data()) read_later();
   }
 
   void read_burst() {
@@ -309,11 +316,11 @@ class TcpSocket final : public Endpoint, public std::enable_shared_from_this<Tcp
   ssize_t write_parts() {
     iovec parts[parts_per_write];
     std::size_t count = 0;
-    for (const SharedBytes& part : unsent_) {
+    for (const Piece& piece : unsent_) {
       if (count == parts_per_write) break;
-      const std::size_t skip = count == 0 ? front_written_ : 0;
-      parts[count].iov_base = const_cast<char*>(part.data() + skip);
-      parts[count].iov_len = part.size() - skip;
+      const std::string_view bytes = piece.view().substr(count == 0 ? front_written_ : 0);
+      parts[count].iov_base = const_cast<char*>(bytes.data());
+      parts[count].iov_len = bytes.size();
       ++count;
     }
     msghdr message{};
@@ -323,10 +330,34 @@ class TcpSocket final : public Endpoint, public std::enable_shared_from_this<Tcp
     return ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
   }
 
+  /// Bytes to send: a part as it came, or several short ones copied together.
+  struct Piece {
+    SharedBytes part;
+    std::string joined;
+    std::string_view view() const { return joined.empty() ? part.view() : std::string_view(joined); }
+  };
+
+  /// Copying a short part is cheaper than giving the kernel one more address to gather from, and a turn's many small
+  /// frames leave in a few system calls.
+  void queue(SharedBytes part) {
+    if (part.size() > joined_part_bytes_max) {
+      unsent_.push_back({std::move(part), {}});
+      return;
+    }
+    if (unsent_.empty() || unsent_.back().joined.empty() || unsent_.back().joined.size() >= joined_bytes_max) {
+      if (unsent_.empty()) {  // alone so far, and mostly it stays so: not worth a copy
+        unsent_.push_back({std::move(part), {}});
+        return;
+      }
+      unsent_.push_back({{}, {}});
+    }
+    unsent_.back().joined += part.view();
+  }
+
   void consume(std::size_t written) {
     unsent_bytes_ -= written;
     while (written > 0) {
-      const std::size_t left = unsent_.front().size() - front_written_;
+      const std::size_t left = unsent_.front().view().size() - front_written_;
       if (written < left) {
         front_written_ += written;
         return;
@@ -359,8 +390,9 @@ class TcpSocket final : public Endpoint, public std::enable_shared_from_this<Tcp
   bool ended_ = false;
   bool told_end_ = false;
   bool pump_scheduled_ = false;
+  bool read_scheduled_ = false;
 
-  std::deque<SharedBytes> unsent_;
+  std::deque<Piece> unsent_;
   std::size_t unsent_bytes_ = 0;
   std::size_t front_written_ = 0;
   bool flush_scheduled_ = false;

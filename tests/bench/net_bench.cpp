@@ -231,17 +231,16 @@ class Client {
       const auto burst = [this] {
         for (std::uint64_t count = 0; count < frames_per_answer; ++count) send(count_type);
       };
-      on_answer = [&done, burst, start, answered = std::uint64_t{0}]() mutable {
+      on_answer = [&done, burst, start, answered = std::uint64_t{0}, ended = false]() mutable {
+        if (ended) return;  // what is still under way no longer counts
         ++answered;
-        const double seconds = micros_since(start) / 1e6;
         if (Clock::now() - start < span) return burst();
-        if (answered != 0) done.set_value(static_cast<double>(answered * frames_per_answer) / seconds);
-        answered = 0;
+        ended = true;
+        done.set_value(static_cast<double>(answered * frames_per_answer) / (micros_since(start) / 1e6));
       };
       for (int count = 0; count < 4; ++count) burst();
     });
-    const double rate = done.get_future().get();
-    return rate;
+    return done.get_future().get();
   }
 
  private:
