@@ -81,6 +81,11 @@ Answer Client::ask(std::vector<std::string> words, std::string body, std::chrono
   return answer.get();
 }
 
+bool Client::connected() {
+  const std::scoped_lock lock(mutex_);
+  return !ended_;
+}
+
 void Client::upsert(Identity identity, std::optional<std::uint64_t> revision, std::string record, Done done) {
   request(
       {"upsert", identity == Identity::archive ? "archive" : "installed", revision ? std::to_string(*revision) : "-"},

@@ -60,6 +60,9 @@ class Client {
   Answer ask(std::vector<std::string> words, std::string body = {},
              std::chrono::milliseconds deadline = std::chrono::seconds(30));
 
+  /// False once the stream has ended: every request ends as unknown then.
+  bool connected();
+
   void upsert(Identity identity, std::optional<std::uint64_t> revision, std::string record, Done done);
   std::optional<MemberStatus> status();
   std::optional<Contents> contents();

@@ -97,14 +97,14 @@ class Demo {
   Result<void> form();
   Result<void> start(Member& member);
   Result<void> load_and_kill();
-  Result<void> load_to(std::size_t goal);
+  Result<void> load_to(std::size_t goal, std::size_t limit);
   Result<void> choose_victim();
   void kill_leader();
   Result<void> level();
   Result<void> compare();
   std::optional<std::size_t> leader();
   std::size_t brute_force_dependents() const;
-  void progress(std::size_t acknowledged) const;
+  void progress(std::size_t acknowledged);
 
   const catalog::Input input_;
   const std::filesystem::path directory_;
@@ -114,6 +114,7 @@ class Demo {
   std::size_t through_ = 0;
   std::size_t killed_ = 0;
   Clock::time_point load_begin_;
+  Clock::time_point last_progress_;
 };
 
 Result<void> Demo::start(Member& member) {
@@ -157,7 +158,11 @@ std::optional<std::size_t> Demo::leader() {
   return std::nullopt;
 }
 
-void Demo::progress(std::size_t acknowledged) const {
+void Demo::progress(std::size_t acknowledged) {
+  // A terminal's line is written over; a file gets one a second.
+  const Clock::time_point now = Clock::now();
+  if (::isatty(STDOUT_FILENO) != 1 && now - last_progress_ < 1s && acknowledged < input_.records.size()) return;
+  last_progress_ = now;
   const double elapsed = std::max(seconds(Clock::now() - load_begin_), 1e-3);
   const bool terminal = ::isatty(STDOUT_FILENO) == 1;
   fmt::print("{}  {:>6} of {} records, {:.0f}/s{}", terminal ? "\r" : "", acknowledged, input_.records.size(),
@@ -165,8 +170,8 @@ void Demo::progress(std::size_t acknowledged) const {
   std::fflush(stdout);
 }
 
-Result<void> Demo::load_to(std::size_t goal) {
-  const auto loaded = loader_.load(*members_[through_].client, goal, [this](std::size_t n) { progress(n); });
+Result<void> Demo::load_to(std::size_t goal, std::size_t limit) {
+  const auto loaded = loader_.load(*members_[through_].client, goal, limit, [this](std::size_t n) { progress(n); });
   if (::isatty(STDOUT_FILENO) == 1) say("");
   return loaded;
 }
@@ -184,11 +189,11 @@ Result<void> Demo::choose_victim() {
   return {};
 }
 
-/// Runs beside the load, so that records are in flight: waits until the load goes on, then kills at once.
+/// Runs beside the load, so that records are in flight: waits until it has sent something, then kills at once.
 void Demo::kill_leader() {
   const std::size_t before = loader_.acknowledged();
   const Clock::time_point end = Clock::now() + 10s;
-  while (loader_.acknowledged() == before && loader_.in_flight() < window && Clock::now() < end) {
+  while (loader_.acknowledged() == before && loader_.in_flight() == 0 && Clock::now() < end) {
     std::this_thread::sleep_for(100us);
   }
   const std::size_t in_flight = loader_.in_flight();
@@ -206,17 +211,17 @@ Result<void> Demo::load_and_kill() {
   const std::size_t total = input_.records.size();
   say("loading {} records through member {}, a follower; member {} leads", total, through_ + 1, *first_leader + 1);
   load_begin_ = Clock::now();
-  if (auto ok = load_to(total * 2 / 5); !ok) return ok;
+  if (auto ok = load_to(total * 2 / 5, total * 2 / 5); !ok) return ok;
   if (auto ok = choose_victim(); !ok) return ok;
   std::thread killer([this] { kill_leader(); });
-  const Result<void> loaded = load_to(std::max(total * 7 / 10, loader_.acknowledged() + 1));
+  const Result<void> loaded = load_to(total * 7 / 10, total);
   killer.join();
   if (!loaded) return loaded;
   const Clock::duration pause = loader_.longest_pause();
   members_[killed_].client.reset();
   if (auto ok = start(members_[killed_]); !ok) return ok;
   say("member {} is started again: process {}", killed_ + 1, members_[killed_].process.pid());
-  if (auto ok = load_to(total); !ok) return ok;
+  if (auto ok = load_to(total, total); !ok) return ok;
   const double elapsed = seconds(Clock::now() - load_begin_);
   loader_.drain();
   say("");

@@ -50,13 +50,14 @@ Loader::~Loader() {
   drain();
 }
 
-Result<void> Loader::load(Client& client, std::size_t goal, const std::function<void(std::size_t)>& progress,
-                          std::chrono::seconds patience) {
+Result<void> Loader::load(Client& client, std::size_t goal, std::size_t limit,
+                          const std::function<void(std::size_t)>& progress, std::chrono::seconds patience) {
   std::unique_lock lock(mutex_);
   last_acknowledgement_ = Clock::now();
   Clock::time_point last_progress;
   while (acknowledged_ < goal) {
     if (failure_) return fail(Errc::command_failed, *failure_);
+    if (!client.connected()) return fail(Errc::closed, "the member is gone");
     const Clock::time_point now = Clock::now();
     if (now - last_acknowledgement_ > patience) {
       return fail(Errc::timeout, fmt::format("no record was acknowledged for {} s", patience.count()));
@@ -65,7 +66,9 @@ Result<void> Loader::load(Client& client, std::size_t goal, const std::function<
       last_progress = now;
       progress(acknowledged_);
     }
-    if (queue_.empty() || in_flight_ >= window_ || now < not_before_) {
+    // The queue is in order, but for records to be sent again, which stand in front.
+    const bool nothing_to_send = queue_.empty() || queue_.front() >= limit;
+    if (nothing_to_send || in_flight_ >= window_ || now < not_before_) {
       changed_.wait_for(lock, 20ms);
       continue;
     }

@@ -53,10 +53,12 @@ class Loader {
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  /// Sends through `client` until at least `goal` records are acknowledged; those in flight stay in flight. Calls
-  /// `progress` a few times a second. timeout without any acknowledgement for `patience`; command_failed if a record
-  /// was refused for good.
-  flotilla::Result<void> load(Client& client, std::size_t goal, const std::function<void(std::size_t)>& progress,
+  /// Sends the first `limit` records through `client`, until at least `goal` are acknowledged; those in flight then
+  /// stay in flight. Requires: goal <= limit. Calls `progress` a few times a second. timeout without any
+  /// acknowledgement for `patience`; command_failed if a record was refused for good; closed if the client has lost its
+  /// member: load through another.
+  flotilla::Result<void> load(Client& client, std::size_t goal, std::size_t limit,
+                              const std::function<void(std::size_t)>& progress,
                               std::chrono::seconds patience = std::chrono::seconds(25));
   /// Waits until nothing is in flight.
   void drain();

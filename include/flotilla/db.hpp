@@ -70,7 +70,8 @@ class DB {
                                                    CallOptions call = {});
   [[nodiscard]] std::future<Result<Bytes>> command(std::string_view name, std::span<const std::string_view> args,
                                                    CallOptions call = {});
-  /// Completion form: `done` runs once, on a thread of the database, and must not block. May be used from a completion.
+  /// Completion form: `done` runs once and must not block or throw: on a thread of the database, or, if the command is
+  /// refused at once, inside this call (hold no lock that it takes). May be used from a completion.
   void command(std::string_view name, std::initializer_list<std::string_view> args, Completion done,
                CallOptions call = {});
   void command(std::string_view name, std::span<const std::string_view> args, Completion done, CallOptions call = {});

@@ -50,8 +50,9 @@ struct Options {
   std::size_t entry_bytes_max = 8u << 20;
   /// Bytes of commands accepted and not yet answered; past it calls are refused with `overloaded`.
   std::size_t pending_bytes_max = 256u << 20;
-  /// The same, as a number of calls.
-  std::size_t pending_calls_max = 65'536;
+  /// The same, as a number of calls; at most 16,384, which is also how far the newest may be from the oldest
+  /// unanswered.
+  std::size_t pending_calls_max = 16'384;
   /// Log entries in one LMDB transaction, and in bytes. More: cheaper apply under load; results wait for their whole
   /// batch.
   std::size_t batch_entries_max = 512;

@@ -150,10 +150,18 @@ struct Log::Impl {
   }
   std::string path_of(std::uint64_t segment) const { return options.directory + "/" + segment_name(segment); }
 
-  /// Remembers an error: after it this log does nothing any more.
-  template <class T>
-  Result<T> ended(Result<T> result) {
-    if (!result) failure = result.error();
+  /// Runs one call. After an error, or an exception out of the middle of it, the log does nothing any more: what it
+  /// remembers and what is on disk may differ.
+  template <class Call>
+  auto run(Call call) -> decltype(call()) {
+    if (failure) return fail(*failure);
+    failure.emplace(Errc::stopped, "a call to the log was interrupted");
+    auto result = call();
+    if (result) {
+      failure.reset();
+    } else {
+      failure = result.error();
+    }
     return result;
   }
 
@@ -171,6 +179,7 @@ struct Log::Impl {
   std::deque<SegmentFile> segments;  ///< oldest to newest; the last is the one being written, open as `active`
   std::unique_ptr<File> active;
   std::uint64_t offset = 0;
+  bool next_wanted = false;  ///< the maker was told; once per segment, or a full disk would be tried at each append
   std::optional<SegmentMaker> maker;
 
   // The group being written; kept for its memory.
@@ -359,7 +368,9 @@ Result<void> Log::Impl::make_room(std::uint64_t bytes) {
   const std::uint64_t capacity = segments.back().bytes;
   // A block too large for any segment gets one of its own, which grows to its size.
   if (offset == 0 || (offset <= capacity && bytes <= capacity - offset)) {
-    if (offset + bytes > capacity / 4) maker->want();
+    // Not earlier: a database that is never written much needs no second segment.
+    if (offset + bytes > capacity / 4 && !next_wanted) maker->want();
+    next_wanted = offset + bytes > capacity / 4;
     return {};
   }
   return roll();
@@ -372,6 +383,7 @@ Result<void> Log::Impl::roll() {
   segments.push_back(SegmentFile{segment->id, segment->bytes});
   active = std::move(segment->file);
   offset = 0;
+  next_wanted = false;
   return {};
 }
 
@@ -399,6 +411,7 @@ Result<File*> Log::Impl::file_of(std::uint64_t segment) {
   if (active && segment == segments.back().id) return active.get();
   if (!reading || reading_segment != segment) {
     Result<std::unique_ptr<File>> file = files.open(path_of(segment), FileSystem::Mode::open);
+    if (!file && file.error() == Errc::not_found) return fail(damage(segment, 0, "the segment has vanished"));
     if (!file) return fail(std::move(file.error()));
     reading = std::move(*file);
     reading_segment = segment;
@@ -514,17 +527,19 @@ Result<std::unique_ptr<Log>> Log::open(FileSystem& files, const LogOptions& give
 }
 
 Result<void> Log::append(std::span<const Write> group) {
-  if (impl_->failure) return fail(*impl_->failure);
-  impl_->gather(group);
-  return impl_->ended(impl_->append_gathered());
+  return impl_->run([&] {
+    impl_->gather(group);
+    return impl_->append_gathered();
+  });
 }
 
 Result<void> Log::begin_anew(Index last, Term last_term) {
-  if (impl_->failure) return fail(*impl_->failure);
-  FLOTILLA_ASSERT(last >= impl_->commit_index);
-  impl_->next_hard_state = impl_->hard_state;
-  impl_->next_commit_index = last;
-  return impl_->ended(impl_->write_block({}, std::pair(last, last_term)));
+  return impl_->run([&] {
+    FLOTILLA_ASSERT(last >= impl_->commit_index);
+    impl_->next_hard_state = impl_->hard_state;
+    impl_->next_commit_index = last;
+    return impl_->write_block({}, std::pair(last, last_term));
+  });
 }
 
 Result<std::vector<raft::Entry>> Log::read(Index first, std::size_t bytes_max) {
@@ -533,7 +548,9 @@ Result<std::vector<raft::Entry>> Log::read(Index first, std::size_t bytes_max) {
   Impl::Reading reading{.wanted = first, .bytes_max = bytes_max};
   while (!reading.full && reading.wanted <= impl_->map.last_index()) {
     const Mark mark = impl_->map.mark_at(reading.wanted);
-    if (Result<void> done = impl_->ended(impl_->read_run(mark, reading)); !done) return fail(std::move(done.error()));
+    if (Result<void> done = impl_->run([&] { return impl_->read_run(mark, reading); }); !done) {
+      return fail(std::move(done.error()));
+    }
   }
   return std::move(reading.entries);
 }
@@ -561,8 +578,7 @@ std::uint64_t Log::bytes() const {
 }
 
 Result<void> Log::trim(Index first) {
-  if (impl_->failure) return fail(*impl_->failure);
-  return impl_->ended(impl_->trim(first));
+  return impl_->run([&] { return impl_->trim(first); });
 }
 
 }  // namespace flotilla::log

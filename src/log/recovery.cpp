@@ -39,7 +39,6 @@ class Walker {
     std::unique_ptr<File> file;
     std::optional<BlockHeader> first;  ///< valid, at offset 0
   };
-  static constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::max();
 
   tl::unexpected<Error> damage(const Opened& in, std::uint64_t offset, std::string_view found) const {
     return fail(Errc::damaged,
@@ -79,6 +78,7 @@ class Walker {
                       fmt::format("a block of segment {} offset {}", segment_name(header.segment), header.offset));
       }
       if (chain_.stream != 0 && header.stream != chain_.stream) return damage(opened, 0, "a block of another log");
+      if (header.number == 0) return damage(opened, 0, "a block without a number");
       chain_.stream = header.stream;
       opened.first = header;
     }
@@ -109,29 +109,36 @@ class Walker {
 
   // The next segment's first block says with which block this one ends: what lies beyond was cut by an earlier
   // recovery.
-  std::uint64_t limit_of(std::size_t which) const {
+  std::optional<std::uint64_t> limit_of(std::size_t which) const {
     for (std::size_t later = which + 1; later < segments_.size(); ++later) {
       if (segments_[later].first) return segments_[later].first->number - 1;
     }
-    return no_limit;
+    return std::nullopt;
   }
 
   Result<void> walk_segments() {
     for (std::size_t which = 0; which < segments_.size(); ++which) {
-      const std::uint64_t limit = limit_of(which);
-      if (chain_.number >= limit) continue;  // all of it was cut
+      const std::optional<std::uint64_t> limit = limit_of(which);
+      if (limit && chain_.number >= *limit) continue;  // all of it was cut
       end_segment_ = which;
       end_offset_ = 0;
       Window window(*segments_[which].file, chunk_bytes);
-      broken_ = {};
-      while (chain_.number < limit) {
+      while (!limit || chain_.number < *limit) {
         const Result<bool> good = walk_block(segments_[which], window);
         if (!good) return fail(good.error());
-        if (!*good) break;
+        if (*good) continue;
+        // A segment is begun only when every block before it is durable.
+        if (limit) return too_short(*limit);
+        return {};
       }
-      if (limit == no_limit || chain_.number < limit) return {};
     }
     return {};
+  }
+
+  tl::unexpected<Error> too_short(std::uint64_t durable_through) const {
+    return damage(segments_[end_segment_], end_offset_,
+                  fmt::format("{}, but block {} was durable and the chain ends with block {}", broken_, durable_through,
+                              chain_.number));
   }
 
   // True: a good block; the chain is longer. False: it ends here, and broken_ says why.
@@ -187,6 +194,7 @@ class Walker {
     }
     if (header.commit_index < chain_.commit_index) return "the commit index went back";
     if (header.commit_index > header.last_index) return "the commit index is beyond the log";
+    if (header.last_index.value == std::numeric_limits<std::uint64_t>::max()) return "no index can follow";
     if (header.begins_anew) return header.records > 0 ? "records in a block that begins anew" : "";
     Index last = chain_.map.last_index();
     Term term = chain_.map.last_term();
@@ -259,11 +267,7 @@ class Walker {
       last_used = which;
       chain_.torn = true;
     }
-    if (durable_through > chain_.number) {
-      return damage(segments_[end_segment_], end_offset_,
-                    fmt::format("{}, but block {} was durable and the chain ends with block {}",
-                                broken_.empty() ? "no block" : broken_, durable_through, chain_.number));
-    }
+    if (durable_through > chain_.number) return too_short(durable_through);
     chain_.durable_through = durable_through;
     const bool nothing = chain_.number == 0 && !chain_.torn;
     for (std::size_t which = 0; which < segments_.size(); ++which) {

@@ -84,7 +84,14 @@ void SegmentMaker::run(const std::stop_token& stop) {
       std::unique_lock lock(mutex_);
       if (!changed_.wait(lock, stop, [&] { return stage_ == Stage::wanted; })) return;
     }
-    make_ahead(stop);
+    try {
+      make_ahead(stop);
+    } catch (...) {
+      // No memory, or a broken invariant: the log's owner meets it too, where it can be reported.
+      const std::lock_guard lock(mutex_);
+      stage_ = Stage::idle;
+      changed_.notify_all();
+    }
   }
 }
 
@@ -94,6 +101,7 @@ void SegmentMaker::make_ahead(const std::stop_token& stop) {
   std::unique_lock lock(mutex_);
   if (!changed_.wait(lock, stop, [&] { return !making_now_; })) return;
   if (!file) {
+    static_cast<void>(files_.remove(temporary));  // its space may be what is missing
     // Not an error yet: the log still has room. It will meet the same one itself when it has none.
     stage_ = Stage::idle;
     return;

@@ -9,7 +9,8 @@ namespace flotilla::node {
 Result<Calls::Ticket> Calls::begin(std::size_t bytes, Done& done) {
   const std::lock_guard lock(mutex_);
   if (refused_) return fail(*refused_);
-  if (waiting_.size() >= limits_.calls || (bytes_ + bytes > limits_.bytes && !waiting_.empty())) {
+  const bool too_far = next_sequence_ - oldest_ >= outstanding_max;
+  if (too_far || waiting_.size() >= limits_.calls || (bytes_ + bytes > limits_.bytes && !waiting_.empty())) {
     return fail(Errc::overloaded,
                 fmt::format("{} calls with {} bytes are waiting; the command was not sent, try again later",
                             waiting_.size(), bytes_));
@@ -35,6 +36,18 @@ std::optional<Done> Calls::take(std::uint64_t sequence) {
     ++oldest_;
   }
   return done;
+}
+
+std::vector<Done> Calls::take_all() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Done> all;
+  all.reserve(waiting_.size());
+  for (auto& [sequence, waiting] : waiting_) all.push_back(std::move(waiting.done));
+  waiting_.clear();
+  ended_.clear();
+  oldest_ = next_sequence_;
+  bytes_ = 0;
+  return all;
 }
 
 void Calls::refuse_new(Error why) {

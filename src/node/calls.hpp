@@ -42,6 +42,10 @@ class Done {
   Completion function_;
 };
 
+/// Results that a session remembers for calls that its owner has not acknowledged yet bound the distance between the
+/// oldest call that has not ended and the newest: past it, calls are refused here rather than by every member.
+inline constexpr std::uint64_t outstanding_max = 16'384;
+
 /// Thread: any.
 class Calls {
  public:
@@ -60,6 +64,8 @@ class Calls {
   [[nodiscard]] Result<Ticket> begin(std::size_t bytes, Done& done);
   /// Whoever gets it must run it. nullopt: it ended already.
   [[nodiscard]] std::optional<Done> take(std::uint64_t sequence);
+  /// All that still wait, taken. For the end of everything.
+  [[nodiscard]] std::vector<Done> take_all();
   /// Every later begin() is refused with this.
   void refuse_new(Error why);
   std::uint64_t session() const { return session_; }

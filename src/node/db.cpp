@@ -2,6 +2,7 @@
 #include "flotilla/db.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <random>
 #include <shared_mutex>
@@ -78,8 +79,8 @@ Result<void> check(const Options& options) {
   return check_addresses(options);
 }
 
-#ifdef NDEBUG
-/// In a release build a broken invariant stops the member whose thread met it, not the host.
+#ifdef FLOTILLA_STOP_ON_BROKEN_INVARIANT
+/// In a build for users a broken invariant stops the member whose thread met it, not the host.
 struct InvariantBroken : std::logic_error {
   using std::logic_error::logic_error;
 };
@@ -101,12 +102,12 @@ class DbImpl {
     for (const std::string& name : commands.replaced()) {
       log_line(options.log_sink, LogLevel::warning, "command '{}' was registered twice; the last one is used", name);
     }
-#ifdef NDEBUG
+#ifdef FLOTILLA_STOP_ON_BROKEN_INVARIANT
     set_assert_handler(stop_on_broken_invariant);
 #endif
-    auto started = node::start(log::posix_file_system(), options, commands, random_bits());
+    auto started = node::start({.files = log::posix_file_system(), .random = random_bits()}, options, commands);
     if (!started) return fail(started.error());
-    if (options.listen.empty() && started->restored.configuration.members.size() > 1) {
+    if (options.listen.empty() && !alone(*started)) {
       return fail(Errc::invalid_argument, "this member belongs to a cluster: Options::listen is needed");
     }
     std::shared_ptr<DbImpl> impl(new DbImpl(std::move(options), std::move(*started)));
@@ -130,14 +131,28 @@ class DbImpl {
     const std::size_t bytes = state::encoded_command_bytes(name, args);
     const auto ticket = calls_.begin(bytes, done);
     if (!ticket) return done(fail(ticket.error()));
-    node_->submit({.sequence = ticket->id.sequence,
-                   .payload = SharedBytes(state::encode_command(ticket->id, ticket->acknowledged_below, name, args)),
-                   .deadline = deadline(call)});
+    try {
+      node_->submit({.sequence = ticket->id.sequence,
+                     .payload = SharedBytes(state::encode_command(ticket->id, ticket->acknowledged_below, name, args)),
+                     .deadline = deadline(call)});
+    } catch (...) {  // no memory: the caller hears of it by the exception, and no call is left behind
+      static_cast<void>(calls_.take(ticket->id.sequence));
+      throw;
+    }
   }
 
   void barrier(IndexCompletion done, CallOptions call, Index at_least = {}) {
     if (auto refused = refuse_any()) return done(fail(std::move(*refused)));
-    node_->submit(node::Reads::Barrier{deadline(call), std::move(done), at_least});
+    if (barriers_.fetch_add(1) >= options_.pending_calls_max) {
+      --barriers_;
+      return done(fail(Error(Errc::overloaded)));
+    }
+    node_->submit(node::Reads::Barrier{deadline(call),
+                                       [this, done = std::move(done)](Result<Index> result) {
+                                         --barriers_;
+                                         done(std::move(result));
+                                       },
+                                       at_least});
   }
 
   Result<ReadTxn> read_local() {
@@ -158,20 +173,20 @@ class DbImpl {
   }
 
   bool would_block_itself() const {
-    return state::inside_command() || port_->loop().is_current() || apply_thread_->is_current() ||
-           log_thread_->is_current();
+    return state::inside_command() || (port_ && port_->loop().is_current()) ||
+           (apply_thread_ && apply_thread_->is_current()) || (log_thread_ && log_thread_->is_current());
   }
 
   Status status() const {
+    if (forked()) return {};
     const std::shared_lock lock(store_mutex_);
-    if (store_ && !forked()) return node_->status();
-    return last_status_;
+    return store_ ? node_->status() : last_status_;
   }
   bool is_leader() const {
-    return node_->is_leader();
+    return !forked() && node_->is_leader();
   }
   std::optional<Member> leader() const {
-    return node_->leader();
+    return forked() ? std::nullopt : node_->leader();
   }
   StreamMux& streams() {
     return *streams_;
@@ -185,16 +200,19 @@ class DbImpl {
     if (would_block_itself()) return fail(Error(Errc::would_deadlock));
     const std::lock_guard closing(close_mutex_);
     if (std::exchange(closed_, true)) return {};
-    port_->run_and_wait([this] {
-      if (node_) node_->stop(Error(Errc::shutting_down, "the database was closed; the command was not sent"));
-    });
+    if (port_) {
+      port_->run_and_wait([this] {
+        if (node_) node_->stop(Error(Errc::shutting_down, "the database was closed; the command was not sent"));
+      });
+    }
     if (streams_) streams_->close();
-    apply_thread_->stop();
-    log_thread_->stop();
-    port_->stop();
-    node_->loop_ended();
+    if (apply_thread_) apply_thread_->stop();
+    if (log_thread_) log_thread_->stop();
+    if (port_) port_->stop();
+    if (node_) node_->loop_ended();
+    protect_log();
     const std::unique_lock lock(store_mutex_);
-    last_status_ = node_->status();
+    if (node_) last_status_ = node_->status();
     started_.store.reset();
     store_ = nullptr;
     started_.log.reset();
@@ -229,13 +247,14 @@ class DbImpl {
       if (listening) node_->start();
     });
     if (!listening) return listening;
+    if (!node_) return fail(start_failure_.value_or(Error(Errc::stopped, "the member could not be made")));
     if (!committed) return {};
     // What the log says is committed is visible to the first read.
     std::promise<Result<Index>> applied;
     auto reached = applied.get_future();
     node_->submit(node::Reads::Barrier{
         Duration::max(), [&applied](Result<Index> result) { applied.set_value(std::move(result)); }, committed});
-    if (auto result = reached.get(); !result) return fail(result.error());
+    if (auto result = reached.get(); !result) return fail(node_->status().fault.value_or(result.error()));
     return {};
   }
 
@@ -271,14 +290,40 @@ class DbImpl {
     return wanted.ends_with(":0") && !port.empty() ? Address(host_of(wanted)) + port : wanted;
   }
 
+  /// At once where it can be: after a broken invariant the loop must not take another step with what is left.
   void fail_stop(const Error& error) {
-    port_->loop().post([this, error] {
-      if (node_) node_->fail_stop(error);
-    });
+    if (port_ && port_->loop().is_current()) return fail_stop_here(error);
+    port_->loop().post([this, error] { fail_stop_here(error); });
+  }
+  void fail_stop_here(const Error& error) {
+    if (node_) {
+      node_->fail_stop(error);
+    } else {
+      start_failure_ = error;
+    }
+  }
+
+  /// The last group of an orderly end gets its empty block too; if it cannot, the next start finds a tail as after a
+  /// crash.
+  void protect_log() {
+    if (!started_.log || (node_ && node_->status().fault)) return;
+    const log::Log::Write nothing{std::nullopt, {}, started_.log->recovered().commit_index};
+    static_cast<void>(started_.log->append({&nothing, 1}));
+  }
+
+  /// Whether the newest configuration in the log names this member alone.
+  static bool alone(const node::Started& started) {
+    raft::Configuration newest = started.restored.configuration;
+    for (const raft::Entry& entry : started.restored.entries) {
+      if (entry.type != raft::EntryType::configuration) continue;
+      if (auto decoded = raft::decode_configuration(entry.payload.view())) newest = std::move(*decoded);
+    }
+    return newest.ids() == std::vector<NodeId>{started.identity.node_id};
   }
 
   Duration deadline(CallOptions call) const {
-    return port_->loop().now() + call.timeout.value_or(options_.command_timeout);
+    constexpr std::chrono::milliseconds longest = std::chrono::hours(24 * 365);
+    return port_->loop().now() + std::clamp(call.timeout.value_or(options_.command_timeout), 0ms, longest);
   }
 
   static Error inside_command_error() {
@@ -299,6 +344,10 @@ class DbImpl {
       if (!store_->has_command(name)) {
         return Error(Errc::unknown_command, fmt::format("no command '{}' is registered; nothing was sent", name));
       }
+    }
+    if (args.size() > state::args_max) {
+      return Error(Errc::invalid_argument,
+                   fmt::format("{} arguments, a command may have {}; nothing was sent", args.size(), state::args_max));
     }
     if (state::encoded_command_bytes(name, args) > options_.entry_bytes_max) {
       return Error(Errc::entry_too_large,
@@ -332,6 +381,8 @@ class DbImpl {
   std::unique_ptr<node::ThreadExecutor> apply_thread_;
   std::unique_ptr<node::Node> node_;
   std::optional<StreamMux> streams_;
+  std::optional<Error> start_failure_;  // loop
+  std::atomic<std::size_t> barriers_ = 0;
   std::mutex close_mutex_;
   bool closed_ = false;  // guarded by close_mutex_
   Status last_status_;   // guarded by store_mutex_
@@ -340,14 +391,24 @@ class DbImpl {
 }  // namespace detail
 
 Result<DB> DB::open(const Options& options, const Commands& commands) {
-  auto impl = detail::DbImpl::open(options, commands);
-  if (!impl) return fail(impl.error());
-  return DB(std::move(*impl));
+  try {
+    auto impl = detail::DbImpl::open(options, commands);
+    if (!impl) return fail(impl.error());
+    return DB(std::move(*impl));
+  } catch (const std::exception& thrown) {  // no memory, no more threads
+    return fail(Errc::io_error, std::string("the database could not be opened: ") + thrown.what());
+  }
 }
 
 DB::DB(std::shared_ptr<detail::DbImpl> impl) : impl_(std::move(impl)) {}
 DB::DB(DB&&) noexcept = default;
-DB& DB::operator=(DB&&) noexcept = default;
+DB& DB::operator=(DB&& other) noexcept {
+  if (this != &other) {
+    const DB old(std::move(*this));  // ends as ~DB ends it
+    impl_ = std::move(other.impl_);
+  }
+  return *this;
+}
 
 DB::~DB() {
   if (!impl_ || impl_->forked() || !impl_->would_block_itself()) return;

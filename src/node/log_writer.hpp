@@ -33,7 +33,10 @@ class LogWriter {
   LogWriter(Executor& loop, Executor& executor, log::Log& log, Events events);
 
   void submit(Write write);
-  /// Entries from `first` on, after the one before it (for its term). On the loop; an error ends as an empty answer.
+  /// Writes an empty block behind the last group: damage there can then be told from a torn tail.
+  void protect(Index commit_index);
+  /// Entries from `first` on, after the one before it (for its term). On the loop; empty if the log no longer has them.
+  /// A failure to read ends the log's run like a failure to write.
   struct Slice {
     Term prev_term;
     std::vector<raft::Entry> entries;
@@ -44,6 +47,8 @@ class LogWriter {
 
  private:
   void drain();
+  void end(const Error& error);
+  Result<Slice> slice_of(Index first, std::size_t bytes_max);
   Result<void> append(const std::vector<log::Log::Write>& writes);
 
   Executor& loop_;

@@ -12,6 +12,9 @@ namespace {
 constexpr std::size_t append_bytes_max = 1u << 20;
 constexpr std::size_t frame_slack_bytes = 64u << 10;
 constexpr std::int64_t ticks_per_heartbeat = 5;
+/// A leader's disk may stand still for so many election timeouts before it yields: a slow sync is no reason to.
+constexpr unsigned storage_stall_elections = 5;
+constexpr unsigned quiet_ticks = ticks_per_heartbeat;
 
 Duration tick_interval_of(const NodeOptions& options) {
   return std::max<Duration>(options.heartbeat_interval / ticks_per_heartbeat, std::chrono::milliseconds(1));
@@ -25,6 +28,7 @@ raft::CoreOptions core_options(const NodeOptions& options) {
   core.election_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.election_timeout / tick, 3));
   core.heartbeat_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.heartbeat_interval / tick, 1));
   core.append_bytes_max = append_bytes_max;
+  core.storage_stall_ticks = storage_stall_elections * core.election_ticks;
   return core;
 }
 
@@ -36,6 +40,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
       tick_interval_(tick_interval_of(options_)),
       core_(core_options(options_), std::move(restored)),
       proposals_(parts.calls),
+      reads_(options_.seed * 0x9e3779b97f4a7c15u >> 1),
       log_writer_(parts.loop, parts.log_executor, parts.log,
                   {.durable = [this](std::uint64_t sequence) { durable(sequence); },
                    .failed =
@@ -58,6 +63,7 @@ net::Hello Node::hello() const {
 net::FrameLimits Node::frame_limits() const {
   net::FrameLimits limits;
   limits.frame_bytes_max = options_.entry_bytes_max + append_bytes_max + frame_slack_bytes;
+  limits.unsent_bytes_max = std::max(limits.unsent_bytes_max, 2 * limits.frame_bytes_max);
   return limits;
 }
 
@@ -111,6 +117,7 @@ void Node::start() {
 void Node::stop(const Error& why) {
   if (stopped_) return;
   stopped_ = true;
+  why_stopped_ = why;
   if (tick_timer_ != 0) parts_.loop.cancel(tick_timer_);
   parts_.calls.refuse_new(why);
   take_incoming();
@@ -121,6 +128,10 @@ void Node::stop(const Error& why) {
   forwarding_.reset();
   peers_.reset();
   is_leader_.store(false, std::memory_order_release);
+  // Nobody is left waiting, whatever happened to the books above.
+  for (Done& done : parts_.calls.take_all()) {
+    done(fail(Errc::outcome_unknown, why.message() + "; a command that was sent before may yet take effect"));
+  }
 }
 
 void Node::fail_stop(const Error& fault) {
@@ -176,11 +187,12 @@ void Node::end_incoming() {
     incoming = std::exchange(incoming_, {});
     incoming_scheduled_ = false;
   }
-  const Error closed(Errc::shutting_down, "the database was closed; the command was not sent");
   for (Proposals::Call& call : incoming.calls) {
-    if (auto done = parts_.calls.take(call.sequence)) (*done)(fail(closed));
+    if (auto done = parts_.calls.take(call.sequence)) (*done)(fail(why_stopped_));
   }
-  for (Reads::Barrier& barrier : incoming.barriers) barrier.done(fail(Errc::closed, "the database was closed"));
+  Reads late(0);
+  for (Reads::Barrier& barrier : incoming.barriers) late.add(std::move(barrier), applied_index_);
+  late.end_all(why_stopped_);
 }
 
 Status Node::status() const {
@@ -215,9 +227,8 @@ void Node::advance() {
   scheduled_ = false;
   take_incoming();
   if (stopped_) {
-    const Error closed(Errc::closed, "the member has stopped");
-    proposals_.end_all(closed);
-    reads_.end_all(closed);
+    proposals_.end_all(why_stopped_);
+    reads_.end_all(why_stopped_);
     return;
   }
   place();
@@ -259,6 +270,7 @@ void Node::process(raft::Ready ready) {
   if (ready.snapshot_offer) core_.snapshot_refused();
   if (ready.configuration_changed) configuration_changed();
   if (ready.role_changed || ready.configuration_changed) role_changed();
+  if (joiner_ && belongs()) joiner_.reset();
   publish();
 }
 
@@ -356,8 +368,12 @@ void Node::configuration_changed() {
     }
     peers_->set_members(members);
   }
-  const Member* self = configuration.find(options_.node_id);
-  if (self != nullptr && self->address == options_.advertise) joiner_.reset();
+}
+
+/// A configuration that is not committed may yet vanish with the leader that wrote it.
+bool Node::belongs() const {
+  const Member* self = core_.configuration().find(options_.node_id);
+  return self != nullptr && self->address == options_.advertise && core_.configuration_index() <= core_.commit_index();
 }
 
 const Member* Node::find_leader() const {
@@ -378,7 +394,18 @@ void Node::tick() {
   proposals_.tick(parts_.loop.now(), leader_known);
   reads_.tick(parts_.loop.now(), leader_known);
   maintain_members();
+  protect_log();
   advance();
+}
+
+/// Once writing pauses, the last group gets an empty block behind it.
+void Node::protect_log() {
+  if (durable_sequence_ != seen_sequence_) {
+    seen_sequence_ = durable_sequence_;
+    ticks_since_write_ = 0;
+  } else if (durable_sequence_ != 0 && ++ticks_since_write_ == quiet_ticks) {
+    log_writer_.protect(core_.commit_index());
+  }
 }
 
 void Node::publish() {
@@ -492,8 +519,7 @@ void Node::maintain_members() {
 
 void Node::look_for_cluster() {
   if (options_.advertise.empty()) return;
-  const Member* self = core_.configuration().find(options_.node_id);
-  if (self != nullptr && self->address == options_.advertise) return;
+  if (belongs()) return;
   std::vector<Address> addresses = options_.join;
   for (const Member& member : core_.configuration().members) {
     if (member.id != options_.node_id) addresses.push_back(member.address);

@@ -120,6 +120,8 @@ class Node {
   void tick();
   void open_session();
   void maintain_members();
+  void protect_log();
+  bool belongs() const;
   std::vector<Refusal> receive_calls(std::vector<ForwardedCall> calls);
   std::optional<Refusal> receive_call(ForwardedCall& call);
   JoinAnswer receive_join(const Member& member);
@@ -147,7 +149,10 @@ class Node {
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
   std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
   Index applied_index_;
-  Leadership placed_under_;  ///< whose term the outstanding calls were last sent in
+  Leadership placed_under_;          ///< whose term the outstanding calls were last sent in
+  std::uint64_t seen_sequence_ = 0;  ///< durable_sequence_ at the last tick
+  unsigned ticks_since_write_ = 0;
+  Error why_stopped_{Errc::shutting_down, "the database was closed; the command was not sent"};
   bool scheduled_ = false;
   bool stopped_ = false;
   Loop::TimerId tick_timer_ = 0;

@@ -19,10 +19,23 @@ bool passing(Errc code) {
 
 void Proposals::add(Call call) {
   const std::uint64_t sequence = call.sequence;
-  if (sequence != 0) deadlines_.emplace(call.deadline, sequence);
+  if (sequence != 0) add_deadline(call.deadline, sequence);
   const bool added = all_.emplace(sequence, std::move(call)).second;
   FLOTILLA_ASSERT(added);
   unplaced_.push_back(sequence);
+}
+
+void Proposals::add_deadline(Duration deadline, std::uint64_t sequence) {
+  constexpr std::size_t stale_allowed = 1024;
+  // Calls that ended leave theirs behind; a long timeout must not let them pile up.
+  if (deadlines_.size() > 2 * all_.size() + stale_allowed) {
+    std::vector<Deadline> live;
+    for (const auto& [number, call] : all_) {
+      if (number != 0) live.emplace_back(call.deadline, number);
+    }
+    deadlines_ = decltype(deadlines_)(std::greater<>(), std::move(live));
+  }
+  deadlines_.emplace(deadline, sequence);
 }
 
 void Proposals::place_again() {

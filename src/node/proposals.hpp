@@ -51,6 +51,7 @@ class Proposals {
   bool has_unplaced() const { return !unplaced_.empty(); }
 
  private:
+  void add_deadline(Duration deadline, std::uint64_t sequence);
   void end(Call& call, Error error);
   std::deque<std::uint64_t> sendable();
 

@@ -6,13 +6,21 @@
 namespace flotilla::node {
 namespace {
 
+/// What a function of the caller throws is dropped: others wait behind it.
+void end(Reads::Barrier& barrier, Result<Index> result) {
+  try {
+    barrier.done(std::move(result));
+  } catch (...) {
+  }
+}
+
 template <class Barriers>
 void end_late(Barriers& barriers, Duration now, const Error& error) {
   const auto late = std::stable_partition(barriers.begin(), barriers.end(),
                                           [&](const Reads::Barrier& barrier) { return barrier.deadline > now; });
   std::vector<Reads::Barrier> ended(std::make_move_iterator(late), std::make_move_iterator(barriers.end()));
   barriers.erase(late, barriers.end());
-  for (Reads::Barrier& barrier : ended) barrier.done(fail(error));
+  for (Reads::Barrier& barrier : ended) end(barrier, fail(error));
 }
 
 }  // namespace
@@ -21,7 +29,7 @@ void Reads::add(Barrier barrier, Index applied_index) {
   if (!barrier.at_least) {
     gathering_.push_back(std::move(barrier));
   } else if (barrier.at_least <= applied_index) {
-    barrier.done(applied_index);
+    end(barrier, applied_index);
   } else {
     const Index index = barrier.at_least;
     waiting_.emplace(index, std::move(barrier));
@@ -45,7 +53,7 @@ void Reads::answer(const raft::ReadState& state, Index applied_index) {
   }
   for (Barrier& barrier : barriers) {
     if (*state.read_index <= applied_index) {
-      barrier.done(applied_index);
+      end(barrier, applied_index);
     } else {
       waiting_.emplace(*state.read_index, std::move(barrier));
     }
@@ -54,8 +62,8 @@ void Reads::answer(const raft::ReadState& state, Index applied_index) {
 
 void Reads::applied(Index applied_index) {
   while (!waiting_.empty() && waiting_.begin()->first <= applied_index) {
-    const auto first = waiting_.extract(waiting_.begin());
-    first.mapped().done(applied_index);
+    auto first = waiting_.extract(waiting_.begin());
+    end(first.mapped(), applied_index);
   }
 }
 
@@ -70,9 +78,9 @@ void Reads::tick(Duration now, bool leader_known) {
       ++at;
       continue;
     }
-    IndexCompletion done = std::move(at->second.done);
+    Barrier late = std::move(at->second);
     at = waiting_.erase(at);
-    done(fail(Errc::timeout, "this member did not apply the index in time; it may be far behind"));
+    end(late, fail(Errc::timeout, "this member did not apply the index in time; it may be far behind"));
   }
   std::move(unanswered_.begin(), unanswered_.end(), std::back_inserter(gathering_));
   unanswered_.clear();
@@ -87,7 +95,7 @@ void Reads::end_all(const Error& error) {
   unanswered_.clear();
   requested_.clear();
   waiting_.clear();
-  for (Barrier& barrier : all) barrier.done(fail(error));
+  for (Barrier& barrier : all) end(barrier, fail(error));
 }
 
 std::size_t Reads::size() const {

@@ -21,6 +21,9 @@ class Reads {
     Index at_least;  ///< wait for this index instead of asking for one, if not 0
   };
 
+  /// `first_id` is drawn at random at each start: an answer to a read of an earlier run must not fit one of this run.
+  explicit Reads(std::uint64_t first_id) : last_id_(first_id) {}
+
   /// Asked for in this turn's round, or waits for its index.
   void add(Barrier barrier, Index applied_index);
   /// One request for all that gathered since the last one.
@@ -37,7 +40,7 @@ class Reads {
   std::map<std::uint64_t, std::vector<Barrier>> requested_;
   std::multimap<Index, Barrier> waiting_;
   std::vector<Barrier> unanswered_;  ///< refused; asked again at the next tick
-  std::uint64_t last_id_ = 0;
+  std::uint64_t last_id_;
 };
 
 }  // namespace flotilla::node

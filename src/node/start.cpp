@@ -35,16 +35,19 @@ std::string state_path(const Options& options) {
   return options.data_dir / "state";
 }
 
-Result<std::unique_ptr<log::Log>> open_log(log::FileSystem& files, const Options& options) {
-  return log::Log::open(
-      files,
-      {.directory = log_path(options), .segment_bytes = options.segment_bytes, .payload_bytes_max = payload_bytes_max});
+Result<std::unique_ptr<log::Log>> open_log(const Surroundings& surroundings, const Options& options) {
+  return log::Log::open(surroundings.files, {.directory = log_path(options),
+                                             .segment_bytes = options.segment_bytes,
+                                             .payload_bytes_max = payload_bytes_max,
+                                             .prepare_ahead = surroundings.prepare_ahead});
 }
 
-Result<std::unique_ptr<state::Store>> open_store(const Options& options, const Commands& commands) {
+Result<std::unique_ptr<state::Store>> open_store(const Surroundings& surroundings, const Options& options,
+                                                 const Commands& commands) {
   return state::Store::open({.directory = state_path(options),
                              .map_size = options.map_size,
                              .readers_max = options.readers_max,
+                             .sync = surroundings.sync_state,
                              .log_sink = options.log_sink},
                             commands);
 }
@@ -52,10 +55,12 @@ Result<std::unique_ptr<state::Store>> open_store(const Options& options, const C
 Result<void> remove_files(log::FileSystem& files, const std::string& directory) {
   const auto names = files.list(directory);
   if (!names) return fail(names.error());
-  for (const std::string& name : *names) {
-    if (auto removed = files.remove(directory + "/" + name); !removed) return removed;
+  // Newest first, so that what an interruption leaves is a log's beginning.
+  for (auto name = names->rbegin(); name != names->rend(); ++name) {
+    if (auto removed = files.remove(directory + "/" + *name); !removed) return removed;
+    if (auto synced = files.sync_directory(directory); !synced) return synced;
   }
-  return files.sync_directory(directory);
+  return {};
 }
 
 tl::unexpected<Error> without_identity(const Options& options, std::string_view part) {
@@ -68,19 +73,20 @@ tl::unexpected<Error> without_identity(const Options& options, std::string_view 
 
 /// A directory without data/node may hold what an interrupted first start left: at most the first configuration in the
 /// log, and a database without a single transaction (its two meta pages).
-Result<void> clear_unfinished(log::FileSystem& files, const Options& options) {
+Result<void> clear_unfinished(const Surroundings& surroundings, const Options& options) {
+  log::FileSystem& files = surroundings.files;
   constexpr std::uintmax_t meta_pages_bytes = 2 * 4096;
   std::error_code code;
   const auto state_bytes = std::filesystem::file_size(state_path(options) + "/data.mdb", code);
   if (!code && state_bytes > meta_pages_bytes) {
-    const auto store = open_store(options, Commands());
+    const auto store = open_store(surroundings, options, Commands());
     if (!store) return fail(store.error());
     if ((*store)->applied().index > Index{1}) return without_identity(options, "a database");
   }
   const auto exists = files.exists(log_path(options));
   if (!exists) return fail(exists.error());
   if (*exists) {
-    const auto log = open_log(files, options);
+    const auto log = open_log(surroundings, options);
     if (!log) return fail(log.error());
     if ((*log)->last_index() > Index{1}) return without_identity(options, "a log");
     if (auto removed = remove_files(files, log_path(options)); !removed) return removed;
@@ -102,8 +108,10 @@ Result<void> bootstrap(log::Log& log, NodeId id) {
   return log.append({&write, 1});
 }
 
-Result<Started> start_new(log::FileSystem& files, const Options& options, const Commands& commands, DirectoryLock lock,
-                          std::uint64_t random) {
+Result<Started> start_new(const Surroundings& surroundings, const Options& options, const Commands& commands,
+                          DirectoryLock lock) {
+  log::FileSystem& files = surroundings.files;
+  std::uint64_t random = surroundings.random;
   const bool founds = options.found || options.listen.empty();
   if (!founds && options.join.empty()) {
     return fail(Errc::not_founded,
@@ -111,35 +119,34 @@ Result<Started> start_new(log::FileSystem& files, const Options& options, const 
                             "cluster, or Options::join to enter one",
                             options.data_dir.string()));
   }
-  if (auto cleared = clear_unfinished(files, options); !cleared) return fail(cleared.error());
+  if (auto cleared = clear_unfinished(surroundings, options); !cleared) return fail(cleared.error());
   Started started{.lock = std::move(lock), .identity = {}, .log = {}, .store = {}, .restored = {}};
   started.identity.node_id = NodeId{mix(random)};
   started.identity.incarnation = 1;
   if (founds) started.identity.cluster_id = ClusterId{mix(random), mix(random)};
-  auto log = open_log(files, options);
+  auto log = open_log(surroundings, options);
   if (!log) return fail(log.error());
   started.log = std::move(*log);
   if (founds) {
     if (auto done = bootstrap(*started.log, started.identity.node_id); !done) return fail(done.error());
     started.log.reset();
-    log = open_log(files, options);  // what recovery finds is what every later start goes by
+    log = open_log(surroundings, options);  // what recovery finds is what every later start goes by
     if (!log) return fail(log.error());
     started.log = std::move(*log);
   }
-  auto store = open_store(options, commands);
+  auto store = open_store(surroundings, options, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);
-  for (const auto& directory : {options.data_dir, std::filesystem::absolute(options.data_dir).parent_path()}) {
-    if (auto synced = files.sync_directory(directory.string()); !synced) return fail(synced.error());
-  }
+  if (auto synced = files.sync_directory(options.data_dir.string()); !synced) return fail(synced.error());
   if (auto written = log::write_identity(files, identity_path(options), started.identity); !written) {
     return fail(written.error());
   }
   return started;
 }
 
-Result<Started> start_again(log::FileSystem& files, const Options& options, const Commands& commands,
+Result<Started> start_again(const Surroundings& surroundings, const Options& options, const Commands& commands,
                             DirectoryLock lock, log::Identity identity) {
+  log::FileSystem& files = surroundings.files;
   const auto log_exists = files.exists(log_path(options));
   if (!log_exists) return fail(log_exists.error());
   const std::pair<std::string, bool> parts[] = {{log_path(options), *log_exists},
@@ -153,10 +160,10 @@ Result<Started> start_again(log::FileSystem& files, const Options& options, cons
     }
   }
   Started started{.lock = std::move(lock), .identity = identity, .log = {}, .store = {}, .restored = {}};
-  auto log = open_log(files, options);
+  auto log = open_log(surroundings, options);
   if (!log) return fail(log.error());
   started.log = std::move(*log);
-  auto store = open_store(options, commands);
+  auto store = open_store(surroundings, options, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);
   ++started.identity.incarnation;
@@ -212,6 +219,24 @@ Result<raft::Restored> restore(const state::Applied& applied, log::Log& log) {
   return restored;
 }
 
+/// Makes the directory and what is missing above it, each durable in its parent: a power loss must not take away a
+/// directory that held acknowledged commands.
+Result<void> make_durably(log::FileSystem& files, const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> missing;
+  std::error_code code;
+  for (auto path = directory; !path.empty() && !std::filesystem::exists(path, code); path = path.parent_path()) {
+    missing.push_back(path);
+  }
+  for (auto path = missing.rbegin(); path != missing.rend(); ++path) {
+    std::filesystem::create_directory(*path, code);
+    if (code) return fail(Errc::io_error, fmt::format("cannot make {}: {}", path->string(), code.message()));
+    std::filesystem::permissions(*path, std::filesystem::perms::owner_all, code);
+    if (auto made = files.make_directory(path->string()); !made) return made;
+    if (auto synced = files.sync_directory(path->parent_path().string()); !synced) return synced;
+  }
+  return files.make_directory(directory.string());
+}
+
 }  // namespace
 
 std::string identity_path(const Options& options) {
@@ -238,26 +263,30 @@ Result<DirectoryLock> DirectoryLock::take(const std::filesystem::path& data_dir)
   return lock;
 }
 
-DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+DirectoryLock::DirectoryLock(int descriptor) : descriptor_(descriptor), taker_(::getpid()) {}
+
+DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)), taker_(other.taker_) {}
 
 DirectoryLock& DirectoryLock::operator=(DirectoryLock&& other) noexcept {
   std::swap(descriptor_, other.descriptor_);
+  std::swap(taker_, other.taker_);
   return *this;
 }
 
 DirectoryLock::~DirectoryLock() {
-  if (descriptor_ >= 0) ::close(descriptor_);
+  if (descriptor_ < 0) return;
+  // The lock belongs to the open file, which a forked child may share: only its taker lets go of it.
+  if (::getpid() == taker_) ::flock(descriptor_, LOCK_UN);
+  ::close(descriptor_);
 }
 
-Result<Started> start(log::FileSystem& files, const Options& options, const Commands& commands, std::uint64_t random) {
+Result<Started> start(const Surroundings& surroundings, const Options& options, const Commands& commands) {
+  log::FileSystem& files = surroundings.files;
   std::error_code code;
-  if (std::filesystem::create_directories(options.data_dir, code)) {
-    std::filesystem::permissions(options.data_dir, std::filesystem::perms::owner_all, code);
-  }
-  if (code) {
-    return fail(Errc::io_error, fmt::format("cannot make {}: {}", options.data_dir.string(), code.message()));
-  }
-  if (auto made = files.make_directory(options.data_dir.string()); !made) return fail(made.error());
+  auto directory = std::filesystem::absolute(options.data_dir, code).lexically_normal();
+  if (!directory.has_filename()) directory = directory.parent_path();  // "data/" names the same as "data"
+  if (auto made = make_durably(files, directory); !made) return fail(made.error());
   auto lock = DirectoryLock::take(options.data_dir);
   if (!lock) return fail(lock.error());
   const auto identity = log::read_identity(files, identity_path(options));
@@ -266,8 +295,8 @@ Result<Started> start(log::FileSystem& files, const Options& options, const Comm
     log_line(options.log_sink, LogLevel::info, "{} already holds a member; Options::found is ignored",
              options.data_dir.string());
   }
-  auto started = identity ? start_again(files, options, commands, std::move(*lock), *identity)
-                          : start_new(files, options, commands, std::move(*lock), random);
+  auto started = identity ? start_again(surroundings, options, commands, std::move(*lock), *identity)
+                          : start_new(surroundings, options, commands, std::move(*lock));
   if (!started) return started;
   auto restored = restore(started->store->applied(), *started->log);
   if (!restored) return fail(restored.error());

@@ -26,8 +26,9 @@ class DirectoryLock {
   ~DirectoryLock();
 
  private:
-  explicit DirectoryLock(int descriptor) : descriptor_(descriptor) {}
+  explicit DirectoryLock(int descriptor);
   int descriptor_ = -1;
+  int taker_ = 0;  ///< process
 };
 
 struct Started {
@@ -38,10 +39,18 @@ struct Started {
   raft::Restored restored;
 };
 
+/// What a start takes from outside the directory. The simulator has other files and no threads of the log's own.
+struct Surroundings {
+  log::FileSystem& files;
+  std::uint64_t random = 0;   ///< for new ids
+  bool prepare_ahead = true;  ///< see log::LogOptions
+  bool sync_state = true;     ///< see state::StoreOptions
+};
+
 /// Opens data_dir, or makes it: `found` (or no `listen`) bootstraps a cluster of one, `join` makes a member that
 /// belongs to none yet. `data/node` is written last, so what a crash left of a first start is made anew. Raises the
 /// incarnation. `advertise` is this member's address in the first configuration.
-Result<Started> start(log::FileSystem& files, const Options& options, const Commands& commands, std::uint64_t random);
+Result<Started> start(const Surroundings& surroundings, const Options& options, const Commands& commands);
 
 std::string identity_path(const Options& options);
 

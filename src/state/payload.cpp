@@ -6,7 +6,6 @@
 namespace flotilla::state {
 namespace {
 
-constexpr std::size_t args_max = 65'536;
 constexpr std::size_t length_bytes = 4;
 constexpr std::size_t command_header_bytes = 8 + 8 + 8 + length_bytes + length_bytes;
 

@@ -28,6 +28,10 @@ struct CommandPayload {
   std::vector<std::string_view> args;
 };
 
+/// Of one command.
+inline constexpr std::size_t args_max = 65'536;
+
+/// Requires: at most args_max arguments.
 std::string encode_command(const CallId& call, std::uint64_t acknowledged_below, std::string_view name,
                            std::span<const std::string_view> args);
 /// The bytes encode_command would make.

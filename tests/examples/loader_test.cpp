@@ -4,7 +4,7 @@
 
 #include <doctest/doctest.h>
 
-#include "support/local_tables.hpp"
+#include "support/temp_dir.hpp"
 
 using namespace catalog;
 using flotilla::Errc;
@@ -12,7 +12,7 @@ using flotilla::Errc;
 namespace {
 
 Input read_text(const std::string& text) {
-  const flotilla::test::ScratchDirectory directory;
+  const flotilla::test::TempDir directory;
   const std::string path = directory.path() / "input";
   std::ofstream(path) << text;
   return read_input(path).value();

@@ -97,7 +97,7 @@ TEST_CASE("every call ends when the database is closed, and later ones are refus
   }
   CHECK(db->command("append", {"k", "x"}).get().error() == Errc::shutting_down);
   CHECK(db->read().error() == Errc::closed);
-  CHECK(db->barrier().get().error() == Errc::closed);
+  CHECK(db->barrier().get().error() == Errc::shutting_down);
   CHECK(db->close());
   auto again = DB::open(test_options(dir / "data"), test_commands());
   REQUIRE(again);
@@ -138,6 +138,63 @@ TEST_CASE("a barrier and a linearizable read work on a cluster of one") {
   CHECK(txn->table("t").get("a") == "1");
   CHECK(db->read(*index));
   CHECK(db->read(*index + 1000, {.timeout = 20ms}).error() == Errc::timeout);
+}
+
+TEST_CASE("more arguments than an entry can carry are refused here, not by every member after commit") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  const std::vector<std::string_view> args(65'537);
+  CHECK(db->command("put", std::span(args)).get().error() == Errc::invalid_argument);
+  CHECK(db->command("put", {"a", "1"}).get());
+  CHECK_FALSE(db->status().fault);
+}
+
+TEST_CASE("calls without end are refused as overloaded, and those admitted all end with their results") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  std::vector<std::future<Result<Bytes>>> calls;
+  calls.reserve(40'000);
+  for (int i = 0; i < 40'000; ++i) calls.push_back(db->command("put", {"k", "v"}));
+  for (auto& call : calls) {
+    const auto result = call.get();
+    if (!result) CHECK(result.error() == Errc::overloaded);
+  }
+  CHECK(db->command("put", {"k", "v"}).get());
+}
+
+TEST_CASE("what the completion of a barrier throws disturbs nobody") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  db->barrier([](Result<Index>) { throw std::runtime_error("on purpose"); });
+  CHECK(db->barrier().get());
+  CHECK_FALSE(db->status().fault);
+}
+
+TEST_CASE("a database may be replaced by another from its own completion") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "one"), test_commands());
+  auto other = DB::open(test_options(dir / "two"), test_commands());
+  REQUIRE(db);
+  REQUIRE(other);
+  std::promise<void> replaced;
+  db->command("put", {"a", "1"}, [&](Result<Bytes>) {
+    *db = std::move(*other);
+    replaced.set_value();
+  });
+  replaced.get_future().get();
+  CHECK(db->command("put", {"b", "2"}).get());
+  CHECK(get(*db, "a") == "(none)");
+}
+
+TEST_CASE(
+    "a directory may be named with a slash at its end, below others that do not exist, and a timeout may be for ever") {
+  TempDir dir;
+  auto db = DB::open(test_options((dir / "a" / "b" / "data").string() + "/"), test_commands());
+  REQUIRE(db);
+  CHECK(db->command("put", {"a", "1"}, {.timeout = std::chrono::milliseconds::max()}).get());
 }
 
 TEST_CASE("time never goes back along the log") {

@@ -34,7 +34,7 @@ struct Ended {
 TEST_SUITE_BEGIN("node.reads");
 
 TEST_CASE("barriers of one turn share a request, and each waits for apply to reach the read index") {
-  Reads reads;
+  Reads reads(0);
   raft::Core core = follower();
   Ended ended;
   reads.add({1s, ended.done()}, Index{5});
@@ -51,7 +51,7 @@ TEST_CASE("barriers of one turn share a request, and each waits for apply to rea
 }
 
 TEST_CASE("a read index that is already applied ends the barrier at once") {
-  Reads reads;
+  Reads reads(0);
   raft::Core core = follower();
   Ended ended;
   reads.add({1s, ended.done()}, Index{5});
@@ -61,7 +61,7 @@ TEST_CASE("a read index that is already applied ends the barrier at once") {
 }
 
 TEST_CASE("what no leader confirmed is asked again under a new id until its deadline") {
-  Reads reads;
+  Reads reads(0);
   raft::Core core = follower();
   Ended ended;
   reads.add({1s, ended.done()}, Index{5});
@@ -79,7 +79,7 @@ TEST_CASE("what no leader confirmed is asked again under a new id until its dead
 }
 
 TEST_CASE("a barrier that waits for apply ends by its deadline") {
-  Reads reads;
+  Reads reads(0);
   Ended ended;
   reads.add({1s, ended.done(), Index{9}}, Index{5});
   reads.tick(999ms, true);
@@ -91,7 +91,7 @@ TEST_CASE("a barrier that waits for apply ends by its deadline") {
 }
 
 TEST_CASE("ending all leaves nobody waiting, wherever it stands") {
-  Reads reads;
+  Reads reads(0);
   raft::Core core = follower();
   Ended ended;
   reads.add({1s, ended.done()}, Index{5});

@@ -2,42 +2,20 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include <stdlib.h>
-
 #include "flotilla/command.hpp"
 #include "flotilla/txn.hpp"
 #include "raft/entry.hpp"
 #include "state/payload.hpp"
 #include "state/store.hpp"
+#include "support/temp_dir.hpp"
 
 namespace flotilla::test {
-
-/// A directory of its own, removed at the end.
-class ScratchDirectory {
- public:
-  ScratchDirectory() {
-    std::string name = (std::filesystem::temp_directory_path() / "flotilla-test-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::filesystem::filesystem_error("mkdtemp", std::error_code());
-    path_ = name;
-  }
-  ~ScratchDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 class LocalTables {
  public:
@@ -72,7 +50,7 @@ class LocalTables {
     return store_->apply({&entry, 1}).value();
   }
 
-  ScratchDirectory directory_;
+  TempDir directory_;
   std::unique_ptr<state::Store> store_;
   Index index_;
   std::uint64_t sequence_ = 0;

@@ -59,6 +59,7 @@ class SimScheduler {
   }
   /// Destroys all events of an actor without running them.
   void forget(const void* actor) {
+    paused_.erase(actor);
     std::vector<Task> dropped;
     for (auto at = events_.begin(); at != events_.end();) {
       if (at->second.actor != actor) {
@@ -71,11 +72,23 @@ class SimScheduler {
     }
   }
 
+  /// An actor that hangs: its events until then wait, and run in their order.
+  void pause(const void* actor, Duration until) { paused_[actor] = std::max(paused_[actor], until); }
+
   /// Runs the next event, moving the clock to it. False: there is none.
   bool step() {
     if (events_.empty()) return false;
     auto node = events_.extract(events_.begin());
     now_ = node.key().first;
+    if (const auto paused = paused_.find(node.mapped().actor); paused != paused_.end()) {
+      if (paused->second > now_) {
+        node.key().first = paused->second;
+        keys_[node.key().second] = node.key();
+        events_.insert(std::move(node));
+        return true;
+      }
+      paused_.erase(paused);
+    }
     keys_.erase(node.key().second);
     ++steps_;
     const void* const before = std::exchange(current_, node.mapped().actor);
@@ -114,6 +127,7 @@ class SimScheduler {
   EventId last_event_ = 0;
   std::map<Key, Event> events_;
   std::unordered_map<EventId, Key> keys_;
+  std::unordered_map<const void*, Duration> paused_;
   const void* current_ = nullptr;
 };
 
@@ -128,6 +142,8 @@ class SimLoop final : public Loop {
   SimScheduler& scheduler() { return scheduler_; }
   /// Longest random wait of a posted task.
   void set_post_delay(Duration longest) { post_delay_ = longest; }
+  /// How fast this actor's clock runs against the world's.
+  void set_clock_rate(double rate) { clock_rate_ = rate; }
   void stop() {
     stopped_ = true;
     scheduler_.forget(this);
@@ -139,17 +155,25 @@ class SimLoop final : public Loop {
     scheduler_.at(last_post_, this, std::move(task));
   }
   bool is_current() const override { return scheduler_.current() == this || scheduler_.current() == nullptr; }
-  Duration now() const override { return scheduler_.now(); }
+  Duration now() const override { return scaled(scheduler_.now(), clock_rate_); }
   TimerId after(Duration delay, Task task) override {
     if (stopped_) return ++spent_;
-    return scheduler_.at(scheduler_.now() + std::max(delay, Duration::zero()), this, std::move(task));
+    // Never early by this actor's own clock, whatever was rounded away.
+    const Duration wait =
+        scaled(std::max(delay, Duration::zero()), 1 / clock_rate_) + Duration(clock_rate_ == 1 ? 0 : 2);
+    return scheduler_.at(scheduler_.now() + wait, this, std::move(task));
   }
   void cancel(TimerId id) override {
     if (!stopped_) scheduler_.cancel(id);
   }
 
  private:
+  static Duration scaled(Duration time, double rate) {
+    return rate == 1 ? time : Duration(static_cast<std::int64_t>(static_cast<double>(time.count()) * rate));
+  }
+
   SimScheduler& scheduler_;
+  double clock_rate_ = 1;
   Duration post_delay_ = Duration::zero();
   Duration last_post_{};
   TimerId spent_ = 0;

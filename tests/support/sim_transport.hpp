@@ -91,7 +91,8 @@ class SimNetwork {
   std::set<std::string> stalled_;
   std::map<std::string, unsigned> failing_accepts_;
   std::map<Address, std::shared_ptr<Listening>> listening_;
-  std::set<Socket*> sockets_;
+  std::map<std::uint64_t, Socket*> sockets_;  // by the order of their making, so that a run repeats itself
+  std::uint64_t last_socket_ = 0;
   std::uint16_t last_port_ = 40000;
 };
 
@@ -99,10 +100,14 @@ class SimNetwork {
 class SimNetwork::Socket : public std::enable_shared_from_this<Socket> {
  public:
   Socket(SimNetwork& network, SimLoop& loop, Address local, Address remote)
-      : network_(network), loop_(loop), local_(std::move(local)), remote_(std::move(remote)) {
-    network_.sockets_.insert(this);
+      : network_(network),
+        loop_(loop),
+        local_(std::move(local)),
+        remote_(std::move(remote)),
+        id_(++network.last_socket_) {
+    network_.sockets_.emplace(id_, this);
   }
-  ~Socket() { network_.sockets_.erase(this); }
+  ~Socket() { network_.sockets_.erase(id_); }
 
   static void join(const std::shared_ptr<Socket>& one, const std::shared_ptr<Socket>& other) {
     one->peer_ = other;
@@ -176,13 +181,18 @@ class SimNetwork::Socket : public std::enable_shared_from_this<Socket> {
   void transmit() {
     if (dead_ || broken_) return;
     const bool had = !unsent_.empty();
-    while (!unsent_.empty() && window_ < network_.weather.window_bytes) {
-      const std::size_t room = std::min(network_.weather.window_bytes - window_, unsent_.size());
-      const std::size_t most = std::max<std::size_t>(1, std::min(room, network_.weather.chunk_max));
-      const std::size_t count = 1 + network_.scheduler_.below(most);
-      window_ += count;
-      put_on_wire(unsent_.substr(0, count));
-      unsent_.erase(0, count);
+    // Wait for half a window: filling up every byte of room would end in a stream of single bytes.
+    if (window_ <= network_.weather.window_bytes / 2) {
+      std::size_t at = 0;
+      while (at < unsent_.size() && window_ < network_.weather.window_bytes) {
+        const std::size_t room = std::min(network_.weather.window_bytes - window_, unsent_.size() - at);
+        const std::size_t most = std::max<std::size_t>(1, std::min(room, network_.weather.chunk_max));
+        const std::size_t count = 1 + network_.scheduler_.below(most);
+        window_ += count;
+        put_on_wire(unsent_.substr(at, count));
+        at += count;
+      }
+      unsent_.erase(0, at);
     }
     if (!unsent_.empty()) return;
     if (finishing_ && !std::exchange(fin_sent_, true)) put_on_wire({});
@@ -257,13 +267,14 @@ class SimNetwork::Socket : public std::enable_shared_from_this<Socket> {
   }
   void acknowledged(std::size_t count) {
     window_ -= count;
-    if (!dead_ && (!unsent_.empty())) transmit_later();
+    if (!dead_ && !unsent_.empty() && window_ <= network_.weather.window_bytes / 2) transmit_later();
   }
 
   SimNetwork& network_;
   SimLoop& loop_;
   const Address local_;
   const Address remote_;
+  const std::uint64_t id_;
   std::weak_ptr<Socket> peer_;
   net::ConnectionHandler* handler_ = nullptr;
   std::string unsent_;
@@ -356,7 +367,7 @@ class SimTransport final : public net::Transport {
     dial->done = std::move(done);
     dial->timer = loop_.after(
         timeout, [dial] { dial->end(tl::unexpected(Error(Errc::timeout, "dialling " + dial->to + ": no answer"))); });
-    network_.scheduler_.at(loop_.now() + network_.latency(), &network_,
+    network_.scheduler_.at(network_.scheduler_.now() + network_.latency(), &network_,
                            [network = &network_, dial] { network->try_dial(dial); });
     struct Handle {
       explicit Handle(std::shared_ptr<SimNetwork::Dial> the_dial) : dial(std::move(the_dial)) {}
@@ -423,7 +434,7 @@ inline void SimNetwork::accept(const Address& at, std::shared_ptr<Socket> socket
 }
 
 inline void SimNetwork::reset(const std::string& one, const std::string& other) {
-  for (Socket* socket : sockets_) {
+  for (const auto& [id, socket] : sockets_) {
     const bool between = (socket->host() == one && socket->peer_host() == other) ||
                          (socket->host() == other && socket->peer_host() == one);
     if (between) socket->break_later("connection reset by peer");
@@ -432,8 +443,8 @@ inline void SimNetwork::reset(const std::string& one, const std::string& other) 
 
 inline void SimNetwork::kill(const std::string& host, bool peers_are_told) {
   std::erase_if(listening_, [&](const auto& entry) { return net::host_of(entry.first) == host; });
-  const std::vector<Socket*> all(sockets_.begin(), sockets_.end());
-  for (Socket* socket : all) {
+  const auto all = sockets_;
+  for (const auto& [id, socket] : all) {
     if (socket->host() == host) socket->vanish();
     if (peers_are_told && socket->peer_host() == host) socket->break_later("connection reset by peer");
   }

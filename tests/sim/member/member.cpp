@@ -1,0 +1,179 @@
+#include "member.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace flotilla::sim {
+namespace {
+
+constexpr std::string_view table = "lists";
+
+/// A list's value: its length, then its newest operation's id. Small, and different after every append.
+std::size_t length_of(std::optional<std::string_view> value) {
+  return value ? std::stoull(std::string(*value)) : 0;
+}
+
+}  // namespace
+
+SimMember::SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, MemberOptions options)
+    : scheduler_(scheduler), network_(network), history_(history), options_(std::move(options)) {
+  std::filesystem::create_directories(options_.directory);
+  std::filesystem::path above;
+  for (const auto& part : options_.directory) {
+    const std::filesystem::path path = above / part;
+    const bool made = files_.make_directory(path.string()) && (above.empty() || files_.sync_directory(above.string()));
+    if (!made && !above.empty()) history_.broken("the simulated disk refuses " + path.string());
+    above = path;
+  }
+}
+
+SimMember::~SimMember() {
+  if (running()) crash([] { return true; });
+  std::error_code code;
+  std::filesystem::remove_all(options_.directory, code);
+}
+
+Options SimMember::database_options() const {
+  Options options;
+  options.data_dir = options_.directory;
+  options.listen = address();
+  options.found = options_.found;
+  if (!options_.join.empty()) options.join = {options_.join};
+  options.map_size = 4u << 20;
+  options.segment_bytes = 64u << 10;
+  options.log_sink = [this](LogLevel, std::string_view line) {
+    if (options_.verbose)
+      fmt::print("{:10.6f} {} {}\n", std::chrono::duration<double>(scheduler_.now()).count(), options_.host, line);
+  };
+  return options;
+}
+
+Commands SimMember::commands() {
+  Commands commands;
+  const auto append = [this](WriteTxn& txn, const Args& args, bool fails) -> Result<Bytes> {
+    const std::uint64_t id = std::stoull(std::string(args[1]));
+    history_.ran(id, txn.index());
+    const std::size_t length = length_of(txn.table(table).get(args[0])) + 1;
+    if (auto put = txn.table(table).put(args[0], fmt::format("{} {}", length, id)); !put) return fail(put.error());
+    if (fails) return fail(Errc::command_failed, "on purpose, after writing");
+    return std::to_string(length);
+  };
+  commands.add("append", [append](WriteTxn& txn, const Args& args) { return append(txn, args, false); });
+  commands.add("append_and_fail", [append](WriteTxn& txn, const Args& args) { return append(txn, args, true); });
+  return commands;
+}
+
+Result<void> SimMember::start() {
+  const Options options = database_options();
+  auto running = std::make_unique<Running>(scheduler_, network_, options_.host, scheduler_.random() | 1);
+  auto started =
+      node::start({.files = files_, .random = scheduler_.random(), .prepare_ahead = false, .sync_state = false},
+                  options, commands());
+  if (!started) return fail(started.error());
+  running->started.emplace(std::move(*started));
+  running->loop.set_clock_rate(options_.clock_rate);
+  running->log_loop.set_post_delay(options_.disk_delay);
+  running->apply_loop.set_post_delay(options_.apply_delay);
+  if (auto listening = running->mux.listen(address()); !listening) return listening;
+  node::NodeOptions node;
+  node.cluster_id = running->started->identity.cluster_id;
+  node.node_id = running->started->identity.node_id;
+  node.incarnation = running->started->identity.incarnation;
+  node.advertise = address();
+  node.join = options.join;
+  node.seed = scheduler_.random();
+  node.batch = {64, 1u << 20};
+  node.log_sink = options.log_sink;
+  node.wall_clock = [this] { return static_cast<std::uint64_t>(scheduler_.now().count() / 1000); };
+  node.keep_cluster_id = [this, identity = running->started->identity, options](const ClusterId& id) mutable {
+    identity.cluster_id = id;
+    return log::write_identity(files_, node::identity_path(options), identity);
+  };
+  running->node = std::make_unique<node::Node>(
+      node::Node::Parts{running->loop, running->log_loop, running->apply_loop, running->transport, running->mux,
+                        *running->started->log, *running->started->store, running->calls},
+      std::move(node), std::move(running->started->restored));
+  running_ = std::move(running);
+  own_acknowledged_ = {};
+  ++starts_;
+  running_->loop.post([node = running_->node.get()] { node->start(); });
+  return {};
+}
+
+void SimMember::crash(const std::function<bool()>& survives) {
+  // The threads stop where they are; nothing of what they were about to do happens.
+  running_->loop.stop();
+  running_->log_loop.stop();
+  running_->apply_loop.stop();
+  network_.kill(options_.host);
+  files_.crash(survives);
+  running_.reset();
+}
+
+void SimMember::close() {
+  running_->node->stop(Error(Errc::shutting_down, "closed"));
+  running_->loop.stop();
+  running_->log_loop.stop();
+  running_->apply_loop.stop();
+  running_->node->loop_ended();
+  network_.kill(options_.host);
+  running_.reset();
+}
+
+void SimMember::pause(Duration until) {
+  scheduler_.pause(&running_->loop, until);
+  scheduler_.pause(&running_->log_loop, until);
+  scheduler_.pause(&running_->apply_loop, until);
+}
+
+void SimMember::pause_disk(Duration until) {
+  scheduler_.pause(&running_->log_loop, until);
+}
+void SimMember::pause_apply(Duration until) {
+  scheduler_.pause(&running_->apply_loop, until);
+}
+
+void SimMember::append(const std::string& key, bool fails, Duration timeout) {
+  const std::uint64_t id = history_.invoke(key, fails, scheduler_.now());
+  const std::string number = std::to_string(id);
+  const std::string_view args[] = {key, number};
+  const std::string_view name = fails ? "append_and_fail" : "append";
+  node::Done done(Completion([this, id](Result<Bytes> result) {
+    own_acknowledged_ = std::max(own_acknowledged_, history_.end(id, std::move(result), scheduler_.now()));
+  }));
+  const auto ticket = running_->calls.begin(state::encoded_command_bytes(name, args), done);
+  if (!ticket) return done(fail(ticket.error()));
+  running_->node->submit(
+      {.sequence = ticket->id.sequence,
+       .payload = SharedBytes(state::encode_command(ticket->id, ticket->acknowledged_below, name, args)),
+       .deadline = running_->loop.now() + timeout});
+}
+
+void SimMember::observe(const std::string& key, Index at_least) {
+  auto txn = running_->started->store->read();
+  if (!txn) return history_.broken("a local read failed: " + txn.error().message());
+  history_.saw({key, length_of(txn->table(table).get(key)), txn->index(), at_least});
+}
+
+void SimMember::read_local(const std::string& key) {
+  observe(key, own_acknowledged_);
+}
+
+void SimMember::read_linearizable(const std::string& key, Duration timeout) {
+  const Index at_least = history_.acknowledged();
+  running_->node->submit(node::Reads::Barrier{running_->loop.now() + timeout,
+                                              [this, key, at_least](Result<Index> reached) {
+                                                if (reached) observe(key, at_least);
+                                              },
+                                              Index{}});
+}
+
+std::pair<std::uint64_t, Index> SimMember::content() {
+  auto txn = running_->started->store->read();
+  if (!txn) return {0, Index{}};
+  return {state::Store::content_hash(*txn).value_or(0), txn->index()};
+}
+
+}  // namespace flotilla::sim

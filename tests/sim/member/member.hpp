@@ -1,0 +1,94 @@
+// One simulated member: the real node, log, store, mux, links and codec, on virtual threads, a lossy disk and a
+// simulated network.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "flotilla/db.hpp"
+#include "history.hpp"
+#include "log/memory_file.hpp"
+#include "net/mux.hpp"
+#include "node/node.hpp"
+#include "node/start.hpp"
+#include "support/sim_loop.hpp"
+#include "support/sim_transport.hpp"
+
+namespace flotilla::sim {
+
+struct MemberOptions {
+  std::string host;                 ///< "10.0.0.1"
+  std::filesystem::path directory;  ///< for what is on the real file system: LMDB
+  bool found = false;
+  Address join;
+  double clock_rate = 1;
+  Duration disk_delay{};  ///< longest random wait before a log write begins
+  Duration apply_delay{};
+  bool verbose = false;  ///< print the member's log lines
+};
+
+class SimMember {
+ public:
+  SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, MemberOptions options);
+  ~SimMember();
+
+  /// An error is what DB::open would have returned.
+  Result<void> start();
+  /// Power loss: what was not synced survives or not, as `survives` says.
+  void crash(const std::function<bool()>& survives);
+  /// As DB::close() does it.
+  void close();
+  void pause(Duration until);
+  void pause_disk(Duration until);
+  void pause_apply(Duration until);
+
+  bool running() const { return running_ != nullptr; }
+  const std::string& host() const { return options_.host; }
+  Address address() const { return options_.host + ":7000"; }
+  Status status() const { return running_->node->status(); }
+  std::size_t pending_calls() const { return running_->calls.size(); }
+
+  void append(const std::string& key, bool fails, Duration timeout);
+  void read_local(const std::string& key);
+  void read_linearizable(const std::string& key, Duration timeout);
+  /// Over the contents of all tables, and the index they are at.
+  std::pair<std::uint64_t, Index> content();
+  /// Virtual time went by from its start until it knew a leader, at least once.
+  std::uint64_t starts() const { return starts_; }
+
+ private:
+  struct Running {
+    Running(test::SimScheduler& scheduler, test::SimNetwork& network, const std::string& host, std::uint64_t session)
+        : loop(scheduler),
+          log_loop(scheduler),
+          apply_loop(scheduler),
+          transport(network, loop, host),
+          mux(loop, transport, {}),
+          calls(session, {1u << 20, 1000}) {}
+    test::SimLoop loop;
+    test::SimLoop log_loop;
+    test::SimLoop apply_loop;
+    test::SimTransport transport;
+    net::Mux mux;
+    node::Calls calls;
+    std::optional<node::Started> started;
+    std::unique_ptr<node::Node> node;
+  };
+
+  Options database_options() const;
+  Commands commands();
+  void observe(const std::string& key, Index at_least);
+
+  test::SimScheduler& scheduler_;
+  test::SimNetwork& network_;
+  History& history_;
+  const MemberOptions options_;
+  log::MemoryFileSystem files_;
+  std::unique_ptr<Running> running_;
+  Index own_acknowledged_;  ///< of calls made here, in this run
+  std::uint64_t starts_ = 0;
+};
+
+}  // namespace flotilla::sim
