@@ -52,13 +52,6 @@ void TxnState::detach_cursors() noexcept {
   }
 }
 
-void TxnState::abandon_cursors() noexcept {
-  for (CursorState* cursor = cursors_; cursor != nullptr; cursor = cursor->next_cursor_) {
-    [[maybe_unused]] auto* const left_open = cursor->cursor_.release();
-  }
-  detach_cursors();
-}
-
 void TxnState::fault(int code, std::string_view doing) {
   FLOTILLA_ASSERT(code != 0);
   if (fault_) return;
@@ -109,10 +102,7 @@ ReadState::ReadState(std::shared_ptr<state::Environment> env, state::Environment
 }
 
 ReadState::~ReadState() {
-  if (env_->forked()) {
-    abandon_cursors();
-    return;
-  }
+  // Before the transaction, as LMDB wants it. In a forked child this frees the child's memory and touches nothing else.
   detach_cursors();
   env_->end_read(reader_);
 }

@@ -47,8 +47,6 @@ class TxnState {
  protected:
   /// Makes every cursor of this transaction inert, so that one kept too long does no harm.
   void detach_cursors() noexcept;
-  /// The same in a forked child: what LMDB holds for them is left alone.
-  void abandon_cursors() noexcept;
 
   MDB_txn* txn_;
   std::shared_ptr<const state::Catalog> catalog_;
