@@ -204,7 +204,9 @@ Result<void> Log::Impl::settle(const Chain& chain) {
   // From now on damage in what was just recovered can be told from a torn tail. After a cut the block also says, in the
   // new segment, which block it follows: the remains behind that one are dead for good.
   const bool unprotected = !chain.unsynced.empty() && !chain.idle;
-  if (!chain.torn && !unprotected) return {};
+  // A new log gets its first block now: later a log without any block has lost what it held.
+  const bool created = chain.number == 0;
+  if (!chain.torn && !unprotected && !created) return {};
   next_hard_state = hard_state;
   next_commit_index = commit_index;
   entries.clear();
@@ -532,7 +534,8 @@ Result<std::unique_ptr<Log>> Log::open(FileSystem& files, const LogOptions& give
                               .first_index = found.map.first_index(),
                               .last_index = found.map.last_index(),
                               .last_term = found.map.last_term(),
-                              .torn_tail = chain->torn};
+                              .torn_tail = chain->torn,
+                              .blocks = chain->number};
   return log;
 }
 

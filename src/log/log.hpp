@@ -38,6 +38,9 @@ class Log {
     Index last_index;
     Term last_term;
     bool torn_tail = false;  ///< something after the durable part was cut
+    /// Number of the newest block that was found; 0: there was none, and open() created the log. A created log has a
+    /// block before open() returns, so a member that existed before must not go on with a log that had none.
+    std::uint64_t blocks = 0;
   };
 
   /// Opens or creates. Cuts a torn tail; `damaged` if anything up to durable-through is wrong (nothing is changed

@@ -19,7 +19,7 @@ TEST_CASE("a trim interrupted before a segment that was cut at its first block l
     header_survives = true;
   }
   MemoryFileSystem files;
-  const LogOptions options = small_options(2048);
+  const LogOptions options = small_options();
   Model model;
   const auto put = [&](Log& log, std::size_t payload_bytes) {
     const std::uint64_t next = model.last() + 1;
@@ -34,7 +34,7 @@ TEST_CASE("a trim interrupted before a segment that was cut at its first block l
   }
   {
     const auto log = must_open(files, options);
-    REQUIRE(append(*log, entries(2, 2, 1, 1000)));
+    REQUIRE(append(*log, entries(2, 2, 1, 3000)));
     REQUIRE(segment_paths(files).size() == 2);
     std::string torn = files.contents(segment_path(2));
     const std::size_t from = header_survives ? sector_bytes : 0;
@@ -45,7 +45,7 @@ TEST_CASE("a trim interrupted before a segment that was cut at its first block l
     const auto log = must_open(files, options);
     REQUIRE(log->recovered().torn_tail);
     check_same(*log, model);
-    for (int count = 0; count < 3; ++count) put(*log, 1000);
+    for (int count = 0; count < 3; ++count) put(*log, 3000);
   }
   // Every way in which a trim can be interrupted.
   for (std::uint64_t at = 0;; ++at) {
@@ -90,6 +90,32 @@ TEST_CASE("after a trim a torn first block of the oldest segment is damage: what
   REQUIRE_FALSE(log.has_value());
   CHECK(log.error() == Errc::damaged);
   CHECK(image_of(files) == before);
+}
+
+TEST_CASE("a log that was created has a block") {
+  MemoryFileSystem files;
+  const LogOptions options = small_options();
+  CHECK(must_open(files, options)->recovered().blocks == 0);
+  files.crash([] { return false; });
+  REQUIRE(segment_paths(files).size() == 1);
+  CHECK(blocks_of(files.contents(segment_path(1))).size() == 1);
+  const auto log = must_open(files, options);
+  CHECK(log->recovered().blocks == 1);
+  CHECK(log->recovered().hard_state == raft::HardState{});
+  CHECK(log->first_index() == Index{1});
+  CHECK(log->last_index() == Index{});
+}
+
+TEST_CASE("a log whose only block is torn says that it had none") {
+  MemoryFileSystem files;
+  const LogOptions options = small_options();
+  must_open(files, options);
+  files.set_contents(segment_path(1), "not a block" + std::string(options.segment_bytes - 11, '\0'));
+  const auto log = must_open(files, options);
+  CHECK(log->recovered().blocks == 0);
+  CHECK(log->recovered().torn_tail);
+  CHECK(log->last_index() == Index{});
+  REQUIRE(append(*log, entries(1, 1, 1), vote(1)));
 }
 
 TEST_SUITE_END();
