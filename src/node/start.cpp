@@ -163,6 +163,13 @@ Result<Started> start_again(const Surroundings& surroundings, const Options& opt
   auto log = open_log(surroundings, options);
   if (!log) return fail(log.error());
   started.log = std::move(*log);
+  if (started.log->recovered().blocks == 0) {
+    return fail(
+        Errc::damaged,
+        fmt::format("{} is empty, but a member that has an identity has written to it; a member without its log "
+                    "could vote twice. Move the directory away and join the cluster anew, or restore a backup",
+                    log_path(options)));
+  }
   auto store = open_store(surroundings, options, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);

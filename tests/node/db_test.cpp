@@ -197,6 +197,17 @@ TEST_CASE(
   CHECK(db->command("put", {"a", "1"}, {.timeout = std::chrono::milliseconds::max()}).get());
 }
 
+TEST_CASE("a member that has an identity does not start from an empty log") {
+  TempDir dir;
+  REQUIRE(DB::open(test_options(dir / "data"), test_commands()));
+  for (const auto& segment : std::filesystem::directory_iterator(dir / "data" / "log")) {
+    std::filesystem::remove(segment.path());
+  }
+  const auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE_FALSE(db);
+  CHECK(db.error() == Errc::damaged);
+}
+
 TEST_CASE("time never goes back along the log") {
   TempDir dir;
   auto db = DB::open(test_options(dir / "data"), test_commands());
