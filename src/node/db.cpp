@@ -42,7 +42,8 @@ std::string_view host_of(std::string_view address) {
 
 bool is_loopback(std::string_view address) {
   const std::string_view host = host_of(address);
-  return host == "localhost" || host == "[::1]" || host.starts_with("127.");
+  const bool numeric = host.find_first_not_of("0123456789.") == std::string_view::npos;
+  return host == "localhost" || host == "[::1]" || (numeric && host.starts_with("127."));
 }
 
 Result<void> check_addresses(const Options& options) {

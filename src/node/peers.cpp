@@ -58,6 +58,8 @@ void Peers::lost(net::LinkServer::ConnectionId connection) {
   accepted_.erase(at);
   const auto peer = peers_.find(id);
   if (peer != peers_.end() && peer->second.guest && !is_connected(id)) peers_.erase(peer);
+  // Strangers leave nothing behind, however many ids they make up.
+  if (!peers_.contains(id) && !is_connected(id)) newest_incarnation_.erase(id);
 }
 
 void Peers::connect(const Member& member, bool guest) {

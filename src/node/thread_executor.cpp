@@ -60,6 +60,8 @@ void ThreadExecutor::run(const std::string& name) {
         task();
       } catch (const std::exception& thrown) {
         failed_(Error(Errc::stopped, std::string("an exception left a task: ") + thrown.what()));
+      } catch (...) {
+        failed_(Error(Errc::stopped, "something that is not a std::exception left a task"));
       }
       task = Task();  // what it captured ends here, not with the batch
     }
