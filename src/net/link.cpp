@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 #include <unordered_map>
 
 #include <fmt/format.h>
@@ -17,6 +18,8 @@ constexpr Duration back_off_min = std::chrono::milliseconds(50);
 constexpr Duration back_off_max = std::chrono::seconds(2);
 // Only a connection that lived so long proves that the next dial may come at once again.
 constexpr Duration stable_after = std::chrono::seconds(1);
+// Accepted connections of one service that have not stated who they are, or were refused.
+constexpr std::size_t greeting_max = 64;
 
 std::uint64_t next_random(std::uint64_t& state) {  // splitmix64
   std::uint64_t z = state += 0x9e3779b97f4a7c15;
@@ -184,7 +187,10 @@ class LinkServer::Impl final : public ChannelOwner {
     const auto at = sessions_.find(id);
     return at != sessions_.end() && at->second.channel->send(std::move(frame));
   }
-  void drop(ConnectionId id) { sessions_.erase(id); }
+  void drop(ConnectionId id) {
+    greeting_.erase(id);
+    sessions_.erase(id);
+  }
   void set_local(const Hello& local) { options_.local = local; }
   std::size_t connections() const {
     const auto up = [](const auto& entry) { return entry.second.up; };
@@ -199,7 +205,11 @@ class LinkServer::Impl final : public ChannelOwner {
   };
 
   void accept(std::unique_ptr<Connection> connection, std::string_view initial) {
+    // Whoever says no more than the tag must not take the places of peers: in a flood of such connections the one that
+    // has been silent for longest goes.
+    if (greeting_.size() >= greeting_max) sessions_.erase(greeting_.extract(greeting_.begin()).value());
     const ConnectionId id = ++last_id_;
+    greeting_.insert(id);
     Channel* const channel =
         (sessions_[id].channel = std::make_unique<Channel>(loop_, *this, id, std::move(connection), options_.limits))
             .get();
@@ -220,6 +230,7 @@ class LinkServer::Impl final : public ChannelOwner {
     if (!admitted) return refuse(channel, admitted.error());
     at->second.up = true;
     at->second.peer = peer;
+    greeting_.erase(id);
     channel.accept(options_.local);
   }
 
@@ -279,6 +290,7 @@ class LinkServer::Impl final : public ChannelOwner {
     const Error error = why;  // it may live in the channel
     const Session session = std::move(at->second);
     sessions_.erase(at);
+    greeting_.erase(id);
     if (!session.up) return;
     const auto events = events_;
     events->down(id, error);
@@ -290,6 +302,7 @@ class LinkServer::Impl final : public ChannelOwner {
   const std::shared_ptr<const Events> events_;  // a handler may destroy the server while it runs
   const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
   std::unordered_map<ConnectionId, Session> sessions_;
+  std::set<ConnectionId> greeting_;  // sessions that are not up, oldest first
   ConnectionId last_id_ = 0;
 };
 

@@ -14,6 +14,7 @@ namespace flotilla::net {
 namespace {
 
 constexpr Tag first_application_tag = 0x09;
+constexpr Duration failure_log_interval = std::chrono::seconds(5);
 
 /// What is open, shared with the connections that were handed out and may outlive the mux.
 struct Census {
@@ -114,10 +115,13 @@ class Mux::Impl {
 
   Waiting waiting_;  // oldest first, so the deadlines are in order and one timer serves all
   Loop::TimerId timer_ = 0;
+  Duration failure_logged_{};
 };
 
 void Mux::Impl::accept_failed(const Error& error) {
   ++stats.accept_errors;
+  if (stats.accept_errors > 1 && loop.now() - failure_logged_ < failure_log_interval) return;
+  failure_logged_ = loop.now();
   log_line(options.log_sink, LogLevel::warning, "port: {}; listening goes on", error.message());
 }
 

@@ -1,5 +1,7 @@
 #include "net/link.hpp"
 
+#include <algorithm>
+
 #include <doctest/doctest.h>
 
 #include "base/codec.hpp"
@@ -316,6 +318,25 @@ TEST_CASE("a peer that connects and says nothing is dropped at the handshake's d
   world.scheduler.run_for(1100ms);
   REQUIRE(link.downs.size() == 1);
   CHECK(link.downs[0] == Errc::timeout);
+}
+
+TEST_CASE("connections that send the tag and nothing else do not keep peers out") {
+  World world;
+  Listening far(world.network, world.scheduler, "far", {.local = hello_of(2)});
+  Dialling early(world.near, {.address = "far:1", .local = hello_of(3)});
+  world.scheduler.run_for(100ms);
+  std::vector<std::unique_ptr<Peer>> mute;
+  for (int count = 0; count < 200; ++count) {
+    mute.push_back(dial(world.scheduler, world.near, "far:1"));
+    mute.back()->send(std::string(1, '\0'));
+  }
+  world.scheduler.run_for(100ms);
+  CHECK(std::count_if(mute.begin(), mute.end(), [](const auto& peer) { return !peer->gone(); }) == 64);
+  Dialling late(world.near, {.address = "far:1", .local = hello_of(1)});
+  world.scheduler.run_for(100ms);
+  CHECK(late.link->up());
+  CHECK(early.link->up());
+  CHECK(far.server->connections() == 2);
 }
 
 TEST_CASE("nothing but a statement is decoded first: garbage and frames before it close the connection") {
