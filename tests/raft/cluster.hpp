@@ -170,6 +170,7 @@ class Cluster {
     Ready ready = std::move(at.writing.front());
     at.writing.pop_front();
     at.disk.write(ready);
+    if (on_sync) on_sync(id, ready);
     const bool wrote = !ready.entries.empty();
     core(id).persisted(ready.sequence, wrote ? ready.entries.back().term : Term{},
                        wrote ? ready.entries.back().index : Index{});
@@ -230,12 +231,17 @@ class Cluster {
     return servers_.contains(message.to.value) && up(message.to.value);
   }
 
+  // ---- observers ----
+  std::function<void(std::uint64_t, const Ready&)> on_ready;  ///< as it was taken
+  std::function<void(std::uint64_t, const Ready&)> on_sync;   ///< as it became durable
+
   // ---- running ----
   /// Takes every Ready of one server. Its immediate messages go to the network, its writes to its disk.
   void take(std::uint64_t id) {
     Server& at = server(id);
     while (at.core.has_value() && at.core->has_ready()) {
       Ready ready = at.core->take_ready();
+      if (on_ready) on_ready(id, ready);
       for (Message& message : ready.messages) network.push_back(std::move(message));
       ready.messages.clear();
       apply(at, ready);

@@ -88,16 +88,52 @@ TEST_CASE("a vote is told only once it is durable (A3)") {
   CHECK(cluster.disk(1).hard_state == HardState{Term{5}, node(2)});
 }
 
-TEST_CASE("the own vote counts only once it is durable, and not for another election (A3, A21)") {
+TEST_CASE("the own vote counts only once it is durable, not with a write from before it (A3, A21)") {
   Cluster cluster(1);
   cluster.hold_writes(1);
+  cluster.send(9, 1, 4, asking(0, 0));
   cluster.core(1).campaign();
   cluster.take(1);
-  CHECK(cluster.core(1).role() == Role::candidate);
+  REQUIRE(cluster.core(1).role() == Role::candidate);
   cluster.sync_one(1);
+  CHECK(cluster.core(1).role() == Role::candidate);
+  CHECK(cluster.disk(1).hard_state == HardState{Term{4}, node(9)});
   while (cluster.sync_one(1)) {
   }
+  CHECK(cluster.disk(1).hard_state == HardState{Term{5}, node(1)});
   CHECK(cluster.core(1).role() == Role::leader);
+}
+
+TEST_CASE("a vote in a term that is already known is durable before it is told (A3)") {
+  Cluster cluster(3);
+  cluster.send(2, 1, 5, VoteReply{.pre = true, .granted = false});
+  REQUIRE(cluster.core(1).term() == Term{5});
+  cluster.send(3, 1, 5, asking(0, 0));
+  CHECK(newest<VoteReply>(cluster, 1, 3)->second.granted);
+  CHECK(cluster.disk(1).hard_state == HardState{Term{5}, node(3)});
+}
+
+TEST_CASE("who asks again gets the same vote again: the answer may have been lost") {
+  Cluster cluster(3);
+  cluster.send(2, 1, 5, asking(0, 0));
+  cluster.network.clear();
+  cluster.send(2, 1, 5, asking(0, 0));
+  CHECK(newest<VoteReply>(cluster, 1, 2)->second.granted);
+}
+
+TEST_CASE("stickiness ends with the shortest election timeout, before the own timer (A14)") {
+  Cluster cluster(3);
+  cluster.elect(1);
+  cluster.tick_all(1);
+  cluster.filter = [](const Message&) { return false; };
+  for (int i = 0; i < 9; ++i) cluster.tick(2);
+  cluster.send(3, 2, 2, asking(1, 1, true));
+  CHECK_FALSE(newest<VoteReply>(cluster, 2, 3)->second.granted);
+  cluster.tick(2);
+  if (cluster.core(2).role() == Role::follower) {
+    cluster.send(3, 2, 2, asking(1, 1, true));
+    CHECK(newest<VoteReply>(cluster, 2, 3)->second.granted);
+  }
 }
 
 TEST_CASE("a late write of an old vote does not release a newer one (A3)") {

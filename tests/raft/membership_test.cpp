@@ -90,6 +90,31 @@ TEST_CASE("one voter comes or goes directly; more go through a joint configurati
   CHECK(joint == std::vector{false, true, false});
 }
 
+TEST_CASE("to replace one voter by another is two changes, and goes through a joint configuration") {
+  Cluster cluster(4, with_learners({1, 2, 3}, {4}));
+  cluster.elect(1);
+  cluster.filter = [](const Message&) { return false; };
+  REQUIRE(cluster.core(1).propose_configuration(voters({1, 2, 4}), 0).has_value());
+  CHECK(cluster.core(1).configuration().joint());
+}
+
+TEST_CASE("a joint configuration is left only once it is committed itself (D7)") {
+  Cluster cluster(4, with_learners({1, 2, 3}, {4}));
+  cluster.elect(1);
+  cluster.filter = [](const Message&) { return false; };
+  cluster.propose(1, "x");
+  REQUIRE(cluster.core(1).propose_configuration(voters({1, 2, 4}), 0).has_value());
+  cluster.settle();
+  // Commits the command before it, by both groups.
+  for (std::uint64_t id : {2, 4}) cluster.send(id, 1, 1, AppendReply{.accepted = true, .match_index = Index{2}});
+  CHECK(cluster.core(1).commit_index() == Index{2});
+  CHECK(cluster.core(1).configuration().joint());
+  CHECK(cluster.core(1).last_index() == Index{3});
+  for (std::uint64_t id : {2, 4}) cluster.send(id, 1, 1, AppendReply{.accepted = true, .match_index = Index{3}});
+  CHECK_FALSE(cluster.core(1).configuration().joint());
+  CHECK(cluster.core(1).last_index() == Index{4});
+}
+
 TEST_CASE("in a joint configuration both majorities decide (C13)") {
   Cluster cluster(5, with_learners({1, 2, 3}, {4, 5}));
   cluster.elect(1);

@@ -483,22 +483,29 @@ TEST_CASE("old entries leave memory and come from the log for a slow follower") 
   CHECK(cluster.applied(3) == cluster.applied(1));
 }
 
-TEST_CASE("stale entries of a log read are not sent") {
-  Cluster cluster(2, std::nullopt, [](CoreOptions& options) { options.tail_bytes_max = 0; });
+TEST_CASE("a log read ends where the disk still has an older version") {
+  Cluster cluster(3, std::nullopt, [](CoreOptions& options) { options.tail_bytes_max = 0; });
   cluster.elect(1);
-  cluster.isolate(2);
-  cluster.server(1).auto_sync = true;
-  cluster.heal();
-  cluster.propose(1, "a");
-  cluster.settle();
+  cluster.isolate(3);
+  for (const char* text : {"a", "b"}) {
+    cluster.propose(1, text);
+    cluster.settle();
+  }
   cluster.serve = false;
-  cluster.core(1).unreachable(node(2));
-  // An answer to nothing, or of a foreign log, must do no harm.
-  cluster.core(1).loaded(node(2), Index{1}, Term{}, {entry(1, 9), entry(2, 9)});
-  cluster.core(1).loaded(node(7), Index{1}, Term{}, {entry(1, 9)});
-  cluster.settle();
-  cluster.tick_all(3);
-  CHECK(cluster.applied(2) == "a ");
+  cluster.heal();
+  cluster.core(1).unreachable(node(3));
+  cluster.tick_all(1);
+  REQUIRE(cluster.server(1).log_reads.size() == 1);
+  REQUIRE(cluster.server(1).log_reads[0].first_index == Index{2});
+  // An answer for nobody, or to another question, does no harm.
+  cluster.core(1).loaded(node(7), Index{2}, Term{1}, {entry(2, 1)});
+  cluster.core(1).loaded(node(3), Index{2}, Term{1}, {entry(2, 1, "a"), entry(3, 9, "?")});
+  cluster.take(1);
+  const auto* request = body_of<AppendRequest>(cluster.network.front());
+  REQUIRE(request != nullptr);
+  CHECK(request->prev_index == Index{1});
+  REQUIRE(request->entries.size() == 1);
+  CHECK(request->entries[0].index == Index{2});
 }
 
 TEST_CASE("a follower with too much unapplied takes no entries until it has applied") {

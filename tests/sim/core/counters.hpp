@@ -70,6 +70,12 @@ namespace flotilla::sim {
   X(partitions_matrix)             \
   X(partitions_healed)             \
   X(campaigns_forced)              \
+  X(strikes_crash)                 \
+  X(strikes_isolate)               \
+  X(strikes_minority)              \
+  X(strikes_pause)                 \
+  X(strikes_after_transfer)        \
+  X(reads_of_stale_leaders)        \
   X(apply_delayed)                 \
   X(healed_runs)
 

@@ -58,6 +58,7 @@ Plan draw_plan(std::uint64_t seed) {
   plan.reads = two_thirds(random);
   plan.trims = two_thirds(random);
   plan.forced_campaigns = random.below(3) == 0;
+  plan.strikes = random.below(2) == 0;
   plan.fault_mean = between(random, 3 * tick_units, 40 * tick_units);
   plan.client_mean = between(random, 100, 2 * tick_units);
   plan.options = draw_options(random);
@@ -66,16 +67,16 @@ Plan draw_plan(std::uint64_t seed) {
 
 std::string to_string(const Plan& plan) {
   return fmt::format(
-      "nodes {} voters {} events {} {} delay {}+{}{} loss {} double {} disk {}{}{}{}{}{}{}{}{}{}{}{} fault every {} "
+      "nodes {} voters {} events {} {} delay {}+{}{} loss {} double {} disk {}{}{}{}{}{}{}{}{}{}{}{}{} fault every {} "
       "client every {} append {} window {}/{} tail {}",
       plan.nodes, plan.voters, plan.events, plan.fifo_links ? "streams" : "messages", plan.delay_min, plan.delay_mean,
       plan.heavy_tail ? " heavy-tail" : "", plan.loss_permille, plan.double_permille, plan.disk_mean,
       plan.disk_hangs ? " hangs" : "", plan.partitions ? " partitions" : "", plan.crashes ? " crashes" : "",
       plan.pauses ? " pauses" : "", plan.skew ? " skew" : "", plan.slow_apply ? " slow-apply" : "",
       plan.membership ? " membership" : "", plan.transfers ? " transfers" : "", plan.reads ? " reads" : "",
-      plan.trims ? " trims" : "", plan.forced_campaigns ? " campaigns" : "", plan.fault_mean, plan.client_mean,
-      plan.options.append_bytes_max, plan.options.inflight_bytes_max, plan.options.inflight_messages_max,
-      plan.options.tail_bytes_max);
+      plan.trims ? " trims" : "", plan.forced_campaigns ? " campaigns" : "", plan.strikes ? " strikes" : "",
+      plan.fault_mean, plan.client_mean, plan.options.append_bytes_max, plan.options.inflight_bytes_max,
+      plan.options.inflight_messages_max, plan.options.tail_bytes_max);
 }
 
 }  // namespace flotilla::sim

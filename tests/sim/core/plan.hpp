@@ -39,6 +39,7 @@ struct Plan {
   bool reads = false;
   bool trims = false;
   bool forced_campaigns = false;
+  bool strikes = false;  ///< at leaders, where it hurts most
 
   Time fault_mean = 0;   ///< between two faults
   Time client_mean = 0;  ///< between two actions of the clients

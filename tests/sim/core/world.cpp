@@ -115,6 +115,7 @@ void World::perform(const Event& event) {
     case Kind::bring_snapshot: bring_snapshot(at, parcel); break;
     case Kind::install: install(at); break;
     case Kind::trim: trim(at); break;
+    case Kind::read: ask_read(at); break;
     default: break;
   }
   drain(at);

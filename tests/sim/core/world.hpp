@@ -45,7 +45,8 @@ class World {
     log_read,
     bring_snapshot,
     install,
-    trim
+    trim,
+    read
   };
   struct Event {
     Time time;
@@ -143,6 +144,11 @@ class World {
   void cut_both(std::uint64_t a, std::uint64_t b);
   void reset_link(std::uint64_t from, std::uint64_t to);
   void crash_some();
+  void strike();
+  void pause(Node& at);
+  Node* a_leader();
+  Term highest_term();
+  void restart_later(Node& at, Time mean);
   void client();
   void propose(Node& at);
   void ask_read(Node& at);

@@ -83,6 +83,9 @@ void World::check_commit(Node& at, const raft::Facts& now) {
   const std::uint64_t chain = chain_of(at.log, index);
   const Term by = at.before.role == Role::leader ? at.before.term : now.term;
   oracle_.committed_by(by, index, chain);
+  // Thesis 3.6.2. (A snapshot's index may be of an earlier term; it was committed by others.)
+  if (at.log.has(index) && at.log.at(index).entry.term != by)
+    broken("own-term-commit", fmt::format("node {} entry {}", at.id.value, index.value));
   const auto has = [&](NodeId id) { return std::optional(durably_has(node(id), index, chain)); };
   const bool by_now = raft::quorum_vote(at.core->configuration(), has) == raft::VoteResult::won;
   const bool by_before = raft::quorum_vote(at.configuration_before, has) == raft::VoteResult::won;

@@ -83,6 +83,7 @@ void World::fault() {
   if (healed_) return;
   schedule(1 + draw(plan_.fault_mean), Kind::fault, 0);
   Node& at = node(1 + random_.below(plan_.nodes));
+  if (plan_.strikes && random_.below(3) == 0) return strike();
   switch (random_.below(8)) {
     case 0:
     case 1: return fault_of_network();
@@ -90,9 +91,7 @@ void World::fault() {
       if (plan_.crashes) crash_some();
       return;
     case 3:
-      if (!plan_.pauses || !at.core.has_value()) return;
-      at.paused_until = std::max(at.paused_until, now_ + draw(30 * tick_units));
-      counters_.add(What::pauses);
+      if (plan_.pauses && at.core.has_value()) pause(at);
       return;
     case 4:
       if (!plan_.disk_hangs || !at.core.has_value()) return;
@@ -180,8 +179,75 @@ void World::reset_link(std::uint64_t from, std::uint64_t to) {
   drain(at);
 }
 
+/// What the process does first when it goes on is to serve a client, before it hears what happened meanwhile.
+void World::pause(Node& at) {
+  at.paused_until = std::max(at.paused_until, now_ + draw(30 * tick_units));
+  counters_.add(What::pauses);
+  if (plan_.reads) schedule(at.paused_until - now_, Kind::read, at.id.value);
+}
+
+/// Of several that take themselves for the leader, the one of the lowest term.
+World::Node* World::a_leader() {
+  Node* found = nullptr;
+  for (auto& at : nodes_) {
+    if (!at->core.has_value() || at->core->role() != Role::leader) continue;
+    if (found == nullptr || at->core->term() < found->core->term()) found = at.get();
+  }
+  return found;
+}
+
+Term World::highest_term() {
+  Term highest;
+  for (auto& at : nodes_) {
+    if (at->core.has_value() && at->core->role() == Role::leader) highest = std::max(highest, at->core->term());
+  }
+  return highest;
+}
+
+void World::strike() {
+  Node* leader = a_leader();
+  if (leader == nullptr || leader->paused_until > now_) return;
+  const std::uint64_t id = leader->id.value;
+  const std::uint64_t spared = 1 + random_.below(plan_.nodes);
+  switch (random_.below(5)) {
+    case 0:
+      if (!plan_.crashes) return;
+      counters_.add(What::strikes_crash);
+      return restart_later(*leader, 5 * tick_units);
+    case 1:
+      counters_.add(What::strikes_isolate);
+      cut_.clear();
+      for (std::uint64_t other = 1; other <= plan_.nodes; ++other) cut_both(id, other);
+      return;
+    case 2:
+      // Its entries reach one other member alone.
+      counters_.add(What::strikes_minority);
+      cut_.clear();
+      for (std::uint64_t other = 1; other <= plan_.nodes; ++other) {
+        if (other != spared) cut_both(id, other);
+      }
+      return;
+    case 3: counters_.add(What::strikes_pause); return pause(*leader);
+    case 4: {
+      // The successor stands while the leader cannot learn of it.
+      if (!leader->core->transfer_leadership(NodeId{spared}).has_value()) return;
+      counters_.add(What::strikes_after_transfer);
+      drain(*leader);
+      cut_.clear();
+      for (std::uint64_t other = 1; other <= plan_.nodes; ++other) cut_both(id, other);
+      return;
+    }
+  }
+}
+
+void World::restart_later(Node& at, Time mean) {
+  crash(at);
+  counters_.add(What::restarts);
+  schedule(draw(mean), Kind::restart, at.id.value);
+  for (std::uint64_t other = 1; other <= plan_.nodes; ++other) reset_link(other, at.id.value);
+}
+
 void World::crash_some() {
-  std::vector<std::uint64_t> victims;
   const std::uint64_t first = random_.below(plan_.nodes);
   std::uint64_t count = 1;
   switch (random_.below(6)) {
@@ -191,11 +257,7 @@ void World::crash_some() {
   }
   if (count == plan_.nodes) counters_.add(What::crashes_of_all);
   for (std::uint64_t i = 0; i < count; ++i) {
-    Node& at = node(1 + (first + i) % plan_.nodes);
-    crash(at);
-    counters_.add(What::restarts);
-    schedule(draw(30 * tick_units), Kind::restart, at.id.value);
-    for (std::uint64_t other = 1; other <= plan_.nodes; ++other) reset_link(other, at.id.value);
+    restart_later(node(1 + (first + i) % plan_.nodes), 30 * tick_units);
   }
 }
 
@@ -219,6 +281,11 @@ void World::client() {
     case 2:
     case 3:
       if (plan_.reads) ask_read(at);
+      if (Node* leader = plan_.reads ? a_leader() : nullptr; leader != nullptr && leader->paused_until <= now_) {
+        if (leader->core->term() < highest_term()) counters_.add(What::reads_of_stale_leaders);
+        ask_read(*leader);
+        drain(*leader);
+      }
       break;
     default: {
       // A burst now and then fills windows and limits.
