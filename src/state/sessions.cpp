@@ -49,7 +49,8 @@ void Session::store(StoredResult result) {
 }
 
 void Session::acknowledge(std::uint64_t below) {
-  acknowledged_below = std::max(acknowledged_below, below);
+  FLOTILLA_ASSERT(below > acknowledged_below);
+  acknowledged_below = below;
   while (!results.empty() && results.front().sequence < acknowledged_below) {
     if (results.front().code != full_code) {
       FLOTILLA_ASSERT(count > 0 && bytes >= results.front().bytes.size());
@@ -162,7 +163,7 @@ std::optional<Result<Bytes>> Sessions::admit(const CommandPayload& command) {
   if (command.call.session == 0) return std::nullopt;
   Session* const session = find(command.call.session);
   if (session == nullptr) return fail(Errc::proposal_dropped, "the call's session is not open");
-  if (command.acknowledged_below > session->acknowledged_below) {
+  if (command.acknowledged_below > session->acknowledged_below) {  // a late copy carries an older one
     session->acknowledge(command.acknowledged_below);
     changed_.insert(command.call.session);
   }
