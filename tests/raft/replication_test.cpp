@@ -483,6 +483,23 @@ TEST_CASE("old entries leave memory and come from the log for a slow follower") 
   CHECK(cluster.applied(3) == cluster.applied(1));
 }
 
+TEST_CASE("what is applied but not durable here stays in memory: the log does not have it yet") {
+  Cluster cluster(5, std::nullopt, [](CoreOptions& options) { options.tail_bytes_max = 0; });
+  cluster.elect(1);
+  cluster.isolate(5);
+  cluster.hold_writes(1);
+  cluster.propose(1, "a");
+  cluster.settle();
+  REQUIRE(cluster.applied(1) == "a ");
+  REQUIRE(cluster.core(1).stable_index() == Index{1});
+  cluster.serve = false;
+  cluster.heal();
+  cluster.core(1).unreachable(node(5));
+  cluster.tick_all(1);
+  CHECK(cluster.server(1).log_reads.empty());
+  CHECK(cluster.applied(5) == "a ");
+}
+
 TEST_CASE("a log read ends where the disk still has an older version") {
   Cluster cluster(3, std::nullopt, [](CoreOptions& options) { options.tail_bytes_max = 0; });
   cluster.elect(1);

@@ -47,6 +47,7 @@ void Oracle::delivered(NodeId node, const raft::Entry& entry, std::uint64_t chai
   if (entry.index != committed_index().next()) {
     broken("apply-contiguous", fmt::format("node {} skips to {}", node.value, entry.index.value));
   }
+  if (!committed_.empty() && entry.time < committed_.back().time) broken("time-never-falls", "along the log");
   committed_.push_back({entry.term, chain, entry.time});
   if (entry.type == raft::EntryType::configuration) {
     configurations_.emplace_back(entry.index, raft::decode_configuration(entry.payload.view()).value());

@@ -115,7 +115,11 @@ void World::perform(const Event& event) {
     case Kind::bring_snapshot: bring_snapshot(at, parcel); break;
     case Kind::install: install(at); break;
     case Kind::trim: trim(at); break;
-    case Kind::read: ask_read(at); break;
+    case Kind::read:
+      if (at.core->role() == Role::leader && at.core->term() < highest_term())
+        counters_.add(What::reads_of_stale_leaders);
+      ask_read(at);
+      break;
     default: break;
   }
   drain(at);

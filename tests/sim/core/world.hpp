@@ -145,6 +145,7 @@ class World {
   void reset_link(std::uint64_t from, std::uint64_t to);
   void crash_some();
   void strike();
+  void isolate_and_ask(Node& leader);
   void pause(Node& at);
   Node* a_leader();
   Term highest_term();
@@ -152,6 +153,7 @@ class World {
   void client();
   void propose(Node& at);
   void ask_read(Node& at);
+  std::uint64_t clock_of(const Node& at);
   void change_members(Node& at);
 
   // world_check.cpp: invariants, and the healed phase

@@ -214,11 +214,7 @@ void World::strike() {
       if (!plan_.crashes) return;
       counters_.add(What::strikes_crash);
       return restart_later(*leader, 5 * tick_units);
-    case 1:
-      counters_.add(What::strikes_isolate);
-      cut_.clear();
-      for (std::uint64_t other = 1; other <= plan_.nodes; ++other) cut_both(id, other);
-      return;
+    case 1: counters_.add(What::strikes_isolate); return isolate_and_ask(*leader);
     case 2:
       // Its entries reach one other member alone.
       counters_.add(What::strikes_minority);
@@ -233,11 +229,17 @@ void World::strike() {
       if (!leader->core->transfer_leadership(NodeId{spared}).has_value()) return;
       counters_.add(What::strikes_after_transfer);
       drain(*leader);
-      cut_.clear();
-      for (std::uint64_t other = 1; other <= plan_.nodes; ++other) cut_both(id, other);
-      return;
+      return isolate_and_ask(*leader);
     }
   }
+}
+
+/// What it answers in the time until it gives up would be stale.
+void World::isolate_and_ask(Node& leader) {
+  cut_.clear();
+  for (std::uint64_t other = 1; other <= plan_.nodes; ++other) cut_both(leader.id.value, other);
+  if (!plan_.reads) return;
+  for (int i = 0; i < 4; ++i) schedule(draw(10 * tick_units), Kind::read, leader.id.value);
 }
 
 void World::restart_later(Node& at, Time mean) {
@@ -301,13 +303,18 @@ void World::propose(Node& at) {
   const std::uint64_t id = ++next_id_;
   std::string payload(8 + (chance(100) ? random_.below(400) : random_.below(20)), 'p');
   for (std::size_t i = 0; i < 8; ++i) payload[i] = static_cast<char>(id >> (8 * i));
-  const auto position = at.core->propose(raft::EntryType::command, SharedBytes(std::move(payload)), now_);
+  const auto position = at.core->propose(raft::EntryType::command, SharedBytes(std::move(payload)), clock_of(at));
   if (!position.has_value()) {
     if (at.core->role() == Role::leader) counters_.add(What::proposals_refused);
     return;
   }
   counters_.add(What::entries_proposed);
   at.writes.push_back({position->index, position->term});
+}
+
+/// Wall clocks differ by hours and jump.
+std::uint64_t World::clock_of(const Node& at) {
+  return now_ + mix(plan_.seed, at.id.value) % (1000 * tick_units) + random_.below(100 * tick_units);
 }
 
 void World::ask_read(Node& at) {
