@@ -1,5 +1,7 @@
 #include "log/log.hpp"
 
+#include <new>
+
 #include "support.hpp"
 
 using namespace flotilla;
@@ -256,6 +258,79 @@ TEST_CASE("after a failed write or sync every later call returns the same error"
     CHECK(log->trim(Index{1}).error().message() == failed.error().message());
     CHECK(log->begin_anew(Index{9}, Term{1}).error().message() == failed.error().message());
     CHECK(files.calls() == 0);
+  }
+}
+
+namespace {
+
+/// Memory runs out inside a call, as often as wanted.
+class ThrowingFileSystem final : public FileSystem {
+ public:
+  explicit ThrowingFileSystem(FileSystem& inner) : inner_(inner) {}
+  void throw_after(int calls) { left_ = calls; }
+
+  Result<std::unique_ptr<File>> open(const std::string& path, Mode mode) override {
+    Result<std::unique_ptr<File>> file = inner_.open(path, mode);
+    if (!file) return file;
+    return std::unique_ptr<File>(std::make_unique<Handle>(*this, std::move(*file)));
+  }
+  Result<void> rename(const std::string& from, const std::string& to) override { return inner_.rename(from, to); }
+  Result<void> remove(const std::string& path) override { return inner_.remove(path); }
+  Result<void> sync_directory(const std::string& directory) override { return inner_.sync_directory(directory); }
+  Result<void> make_directory(const std::string& path) override { return inner_.make_directory(path); }
+  Result<std::vector<std::string>> list(const std::string& directory) override { return inner_.list(directory); }
+  Result<bool> exists(const std::string& path) override { return inner_.exists(path); }
+
+ private:
+  class Handle final : public File {
+   public:
+    Handle(ThrowingFileSystem& files, std::unique_ptr<File> inner) : files_(files), inner_(std::move(inner)) {}
+    Result<void> write_at(std::uint64_t offset, const iovec* parts, int count) override {
+      files_.count();
+      return inner_->write_at(offset, parts, count);
+    }
+    Result<std::string> read_at(std::uint64_t offset, std::size_t count) override {
+      files_.count();
+      return inner_->read_at(offset, count);
+    }
+    Result<void> sync() override {
+      files_.count();
+      return inner_->sync();
+    }
+    Result<std::uint64_t> size() override { return inner_->size(); }
+    Result<void> allocate(std::uint64_t bytes) override { return inner_->allocate(bytes); }
+
+   private:
+    ThrowingFileSystem& files_;
+    std::unique_ptr<File> inner_;
+  };
+  void count() {
+    if (left_-- == 0) throw std::bad_alloc();
+  }
+
+  FileSystem& inner_;
+  int left_ = -1;
+};
+
+}  // namespace
+
+TEST_CASE("an exception out of the middle of a call ends the log, and a restart finds what it left") {
+  for (int calls = 0; calls < 2; ++calls) {
+    CAPTURE(calls);
+    MemoryFileSystem memory;
+    ThrowingFileSystem files(memory);
+    {
+      const auto log = must_open(files, small_options());
+      REQUIRE(append(*log, entries(1, 2, 1), vote(1)));
+      files.throw_after(calls);
+      CHECK_THROWS_AS(static_cast<void>(append(*log, entries(3, 3, 1))), std::bad_alloc);
+      CHECK(append(*log, entries(3, 3, 1)).error() == Errc::stopped);
+      CHECK(log->read(Index{1}, 100).error() == Errc::stopped);
+    }
+    const auto log = must_open(memory, small_options());
+    Model model;
+    model.put(entries(1, calls == 0 ? 2 : 3, 1));
+    check_same(*log, model);
   }
 }
 

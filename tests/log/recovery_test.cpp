@@ -384,11 +384,72 @@ TEST_CASE("a sound block that does not belong where the chain goes on is damage:
        "no index can follow"},
   };
   for (const Wrong& wrong : all) {
-    CAPTURE(wrong.what);
+    CAPTURE(std::string(wrong.what));
     Followed written;
     wrong.make(written.next);
     written.put(written.next, written.end);
     written.check_damaged(wrong.says);
+  }
+}
+
+TEST_CASE("sound blocks whose entries contradict the log are damage") {
+  struct Wrong {
+    const char* what;
+    std::vector<raft::Entry> entries;
+    std::uint64_t commit = 0;
+    const char* says;
+  };
+  // The log holds 1-3 at term 1, of which 2 are committed; hard state: term 4.
+  const Wrong all[] = {
+      {"nothing wrong", {entry(4, 1), entry(5, 4)}, 3, ""},
+      {"nothing wrong, superseding", {entry(3, 2)}, 3, ""},
+      {"a gap", {entry(5, 1)}, 2, "entries are missing"},
+      {"committed", {entry(2, 2)}, 2, "a committed entry is superseded"},
+      {"index 0", {entry(0, 1), entry(3, 1)}, 2, "index 0"},
+      {"a gap inside", {entry(4, 1), entry(6, 1)}, 2, "out of order"},
+      {"twice", {entry(4, 1), entry(4, 1)}, 2, "out of order"},
+      {"term falls", {entry(4, 2), entry(5, 1)}, 2, "term is out of order"},
+      {"term below the one before", {entry(4, 0)}, 2, "term is out of order"},
+      {"term above the hard state", {entry(4, 5)}, 2, "term is out of order"},
+      {"commit falls", {entry(4, 1)}, 1, "the commit index went back"},
+  };
+  for (const Wrong& wrong : all) {
+    CAPTURE(std::string(wrong.what));
+    Written written(0);
+    {
+      const auto log = must_open(written.files, written.options);
+      REQUIRE(append(*log, entries(1, 3, 1, 300), vote(4, 5), 2));
+    }
+    const BlockHeader last = blocks_of(written.files.contents(segment_path(1))).back();
+    BlockHeader next = last;
+    next.number = last.number + 1;
+    next.previous_crc = last.crc;
+    next.durable_through = last.number;
+    next.offset = last.offset + whole_sectors(last.bytes);
+    next.commit_index = Index{wrong.commit};
+    next.records = static_cast<std::uint32_t>(wrong.entries.size());
+    next.first_index = wrong.entries.front().index;
+    next.last_index = wrong.entries.back().index;
+    next.last_term = wrong.entries.back().term;
+    next.records_crc = 0;
+    std::string bytes(block_header_bytes, '\0');
+    for (const raft::Entry& one : wrong.entries) {
+      std::string record(raft::record_header_bytes, '\0');
+      raft::put_record_header(record.data(), one);
+      next.records_crc = crc32c(std::string_view(record).substr(0, 4), next.records_crc);
+      bytes += record + std::string(one.payload.view());
+    }
+    next.bytes = bytes.size();
+    put_block_header(bytes.data(), next);
+    written.replace(segment_path(1), next.offset, bytes);
+    if (std::string_view(wrong.says).empty()) {
+      const auto log = must_open(written.files, written.options);
+      CHECK_FALSE(log->recovered().torn_tail);
+      CHECK(log->last_index() == next.last_index);
+      CHECK(log->recovered().last_term == next.last_term);
+    } else {
+      written.check_damaged(wrong.says);
+    }
   }
 }
 
