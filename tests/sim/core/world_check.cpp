@@ -57,6 +57,10 @@ void World::check_leader(Node& at, const raft::Facts& now) {
     in_flight += at.log.at(index).entry.type == raft::EntryType::configuration ? 1u : 0u;
   }
   if (in_flight > 1) broken("one-change-in-flight", fmt::format("node {}", at.id.value));
+  const Index change = at.core->configuration_index();
+  const bool own = at.log.has(change) && at.log.at(change).entry.term == now.term;
+  if (own && now.commit_index < now.term_start)
+    broken("no-change-before-own-commit", fmt::format("node {}", at.id.value));
 }
 
 void World::check_new_leader(Node& at, const raft::Facts& now) {
@@ -212,6 +216,7 @@ bool World::converged() {
   if (leader == nullptr || last_written_ != leader->core->term()) return false;
   const raft::Core& core = *leader->core;
   if (core.configuration().joint() || core.transfer_pending()) return false;
+  if (!core.configuration().is_voter(leader->id)) return false;
   for (NodeId id : core.configuration().ids()) {
     const Node& at = node(id);
     if (at.core->leader_id() != leader->id || at.core->term() != core.term()) return false;
