@@ -57,6 +57,9 @@ struct Options {
   /// batch.
   std::size_t batch_entries_max = 512;
   std::size_t batch_bytes_max = 4u << 20;
+  /// Applied entries that stay in the log for members that lag; one further behind gets a snapshot. More: disk, and
+  /// fewer snapshots. The log is cut in whole segments, so it may hold more.
+  std::uint64_t trailing_entries = 16'384;
   /// Size of one log segment file.
   std::size_t segment_bytes = 16u << 20;
 

@@ -30,13 +30,14 @@ struct Status {
   Address listen;                 ///< where it really listens (the port that 0 became)
   Role role = Role::follower;
   Term term;
-  std::optional<Member> leader;  ///< as far as this member knows
-  std::vector<Member> members;   ///< the newest configuration in its log, committed or not
-  Index commit_index;            ///< known to be on a majority
-  Index applied_index;           ///< in the local database, visible to read()
-  Index last_index;              ///< in the local log
-  Index stable_index;            ///< durable in the local log
-  Index first_index;             ///< oldest entry still in the local log
+  std::optional<Member> leader;           ///< as far as this member knows
+  std::vector<Member> members;            ///< the newest configuration in its log, committed or not
+  Index commit_index;                     ///< known to be on a majority
+  Index applied_index;                    ///< in the local database, visible to read()
+  Index last_index;                       ///< in the local log
+  Index stable_index;                     ///< durable in the local log
+  Index first_index;                      ///< oldest entry still in the local log
+  std::uint64_t snapshots_installed = 0;  ///< received from a leader since the start, because its log began too late
   std::uint64_t pending_calls = 0;
   std::uint64_t log_bytes = 0;    ///< disk used by log segments
   std::uint64_t state_bytes = 0;  ///< length of the database file

@@ -42,7 +42,7 @@ Options SimMember::database_options() const {
   options.found = options_.found;
   if (!options_.join.empty()) options.join = {options_.join};
   options.map_size = 4u << 20;
-  options.segment_bytes = 64u << 10;
+  options.segment_bytes = 8u << 10;
   options.log_sink = [this](LogLevel, std::string_view line) {
     if (options_.verbose)
       fmt::print("{:10.6f} {} {}\n", std::chrono::duration<double>(scheduler_.now()).count(), options_.host, line);
@@ -76,6 +76,7 @@ Result<void> SimMember::start() {
   running->threads->loop.set_clock_rate(options_.clock_rate);
   running->threads->log_loop.set_post_delay(options_.disk_delay);
   running->threads->apply_loop.set_post_delay(options_.apply_delay);
+  running->threads->bulk_loop.set_post_delay(options_.apply_delay);
   if (auto listening = running->mux.listen(address()); !listening) return listening;
   node::NodeOptions node;
   node.cluster_id = running->started->identity.cluster_id;
@@ -85,17 +86,19 @@ Result<void> SimMember::start() {
   node.join = options.join;
   node.seed = scheduler_.random();
   node.batch = {64, 1u << 20};
+  node.trailing_entries = options_.trailing_entries;
+  node.sync_state = false;
   node.log_sink = options.log_sink;
   node.wall_clock = [this] { return static_cast<std::uint64_t>(scheduler_.now().count() / 1000); };
   node.keep_cluster_id = [this, identity = running->started->identity, options](const ClusterId& id) mutable {
     identity.cluster_id = id;
     return log::write_identity(files_, node::identity_path(options), identity);
   };
-  running->node =
-      std::make_unique<node::Node>(node::Node::Parts{running->threads->loop, running->threads->log_loop,
-                                                     running->threads->apply_loop, running->transport, running->mux,
-                                                     *running->started->log, *running->started->store, running->calls},
-                                   std::move(node), std::move(running->started->restored));
+  running->node = std::make_unique<node::Node>(
+      node::Node::Parts{running->threads->loop, running->threads->log_loop, running->threads->apply_loop,
+                        running->threads->bulk_loop, running->transport, running->mux, *running->started->log,
+                        *running->started->store, *running->started->directory, running->calls},
+      std::move(node), std::move(running->started->restored));
   running_ = std::move(running);
   own_acknowledged_ = {};
   ++starts_;
@@ -108,6 +111,7 @@ void SimMember::crash(const std::function<bool()>& survives) {
   running_->threads->loop.stop();
   running_->threads->log_loop.stop();
   running_->threads->apply_loop.stop();
+  running_->threads->bulk_loop.stop();
   network_.kill(options_.host);
   files_.crash(survives);
   end();
@@ -118,6 +122,7 @@ void SimMember::close() {
   running_->threads->loop.stop();
   running_->threads->log_loop.stop();
   running_->threads->apply_loop.stop();
+  running_->threads->bulk_loop.stop();
   running_->node->loop_ended();
   network_.kill(options_.host);
   end();
@@ -132,6 +137,7 @@ void SimMember::pause(Duration until) {
   scheduler_.pause(&running_->threads->loop, until);
   scheduler_.pause(&running_->threads->log_loop, until);
   scheduler_.pause(&running_->threads->apply_loop, until);
+  scheduler_.pause(&running_->threads->bulk_loop, until);
 }
 
 void SimMember::pause_disk(Duration until) {

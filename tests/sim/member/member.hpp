@@ -27,6 +27,7 @@ struct MemberOptions {
   double clock_rate = 1;
   Duration disk_delay{};  ///< longest random wait before a log write begins
   Duration apply_delay{};
+  std::uint64_t trailing_entries = 16'384;
   bool verbose = false;  ///< print the member's log lines
 };
 
@@ -61,10 +62,12 @@ class SimMember {
 
  private:
   struct Threads {
-    explicit Threads(test::SimScheduler& scheduler) : loop(scheduler), log_loop(scheduler), apply_loop(scheduler) {}
+    explicit Threads(test::SimScheduler& scheduler)
+        : loop(scheduler), log_loop(scheduler), apply_loop(scheduler), bulk_loop(scheduler) {}
     test::SimLoop loop;
     test::SimLoop log_loop;
     test::SimLoop apply_loop;
+    test::SimLoop bulk_loop;
   };
   struct Running {
     Running(test::SimScheduler& scheduler, test::SimNetwork& network, const std::string& host, std::uint64_t session)

@@ -47,6 +47,7 @@ World::World(std::uint64_t seed, const std::filesystem::path& directory, bool ve
     fired(Family::slow_network);
   }
   const std::size_t count = 3 + below(3);
+  const std::uint64_t trailing = below(3) == 0 ? 100000 : below(40);
   for (std::size_t i = 0; i < count; ++i) {
     MemberOptions options;
     options.host = fmt::format("10.0.0.{}", i + 1);
@@ -60,6 +61,7 @@ World::World(std::uint64_t seed, const std::filesystem::path& directory, bool ve
     options.disk_delay = has(Family::slow_disk) ? between(1ms, 50ms) : Duration(200us);
     if (has(Family::slow_disk)) fired(Family::slow_disk);
     options.apply_delay = 100us;
+    options.trailing_entries = trailing;
     options.verbose = verbose;
     members_.push_back(std::make_unique<SimMember>(scheduler_, network_, history_, std::move(options)));
   }
