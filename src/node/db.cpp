@@ -274,6 +274,7 @@ class DbImpl {
     node.entry_bytes_max = options_.entry_bytes_max;
     node.batch = {options_.batch_entries_max, options_.batch_bytes_max};
     node.trailing_entries = options_.trailing_entries;
+    node.log_cache_bytes = options_.log_cache_bytes;
     node.snapshot_bytes_max = options_.map_size;
     node.log_sink = options_.log_sink;
     node.wall_clock = wall_clock;

@@ -28,6 +28,7 @@ raft::CoreOptions core_options(const NodeOptions& options) {
   core.election_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.election_timeout / tick, 3));
   core.heartbeat_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.heartbeat_interval / tick, 1));
   core.append_bytes_max = append_bytes_max;
+  core.tail_bytes_max = options.log_cache_bytes;
   core.storage_stall_ticks = storage_stall_elections * core.election_ticks;
   return core;
 }

@@ -46,6 +46,7 @@ struct NodeOptions {
   std::size_t entry_bytes_max = 8u << 20;
   Applier::Limits batch;
   std::uint64_t trailing_entries = 16'384;  ///< applied ones that stay in the log
+  std::size_t log_cache_bytes = 64u << 20;
   std::uint64_t snapshot_bytes_max = std::uint64_t{256} << 30;
   bool sync_state = true;  ///< see state::StoreOptions
   LogSink log_sink;

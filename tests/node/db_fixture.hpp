@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -69,9 +70,10 @@ inline std::string get(DB& db, std::string_view key) {
 /// `count` members: the first founds, the others join it; ready when all are voters.
 class Cluster {
  public:
-  explicit Cluster(std::size_t count) : options_(count) {
+  explicit Cluster(std::size_t count, const std::function<void(Options&)>& change = {}) : options_(count) {
     for (std::size_t i = 0; i < count; ++i) {
       options_[i] = test_options(dir_ / std::to_string(i));
+      if (change) change(options_[i]);
       options_[i].listen = "127.0.0.1:0";
       options_[i].found = i == 0;
       if (i > 0) options_[i].join = {options_[0].listen};
@@ -85,6 +87,8 @@ class Cluster {
     });
   }
 
+  Options& options(std::size_t i) { return options_[i]; }
+  std::filesystem::path path() const { return dir_.path(); }
   DB& operator[](std::size_t i) { return *members_[i]; }
   std::size_t size() const { return members_.size(); }
   void stop(std::size_t i) { members_[i].reset(); }

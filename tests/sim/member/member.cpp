@@ -87,6 +87,7 @@ Result<void> SimMember::start() {
   node.seed = scheduler_.random();
   node.batch = {64, 1u << 20};
   node.trailing_entries = options_.trailing_entries;
+  node.log_cache_bytes = options_.log_cache_bytes;
   node.sync_state = false;
   node.log_sink = options.log_sink;
   node.wall_clock = [this] { return static_cast<std::uint64_t>(scheduler_.now().count() / 1000); };

@@ -28,6 +28,7 @@ struct MemberOptions {
   Duration disk_delay{};  ///< longest random wait before a log write begins
   Duration apply_delay{};
   std::uint64_t trailing_entries = 16'384;
+  std::size_t log_cache_bytes = 64u << 20;
   bool verbose = false;  ///< print the member's log lines
 };
 

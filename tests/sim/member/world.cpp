@@ -62,6 +62,7 @@ World::World(std::uint64_t seed, const std::filesystem::path& directory, bool ve
     if (has(Family::slow_disk)) fired(Family::slow_disk);
     options.apply_delay = 100us;
     options.trailing_entries = trailing;
+    if (trailing < 100) options.log_cache_bytes = 1u << 10;
     options.verbose = verbose;
     members_.push_back(std::make_unique<SimMember>(scheduler_, network_, history_, std::move(options)));
   }
