@@ -31,10 +31,9 @@ void LogWriter::drain() {
   loop_.post([this, sequence = group.back().sequence] { events_.durable(sequence); });
 }
 
-Result<LogWriter::Slice> LogWriter::slice_of(Index first, std::size_t bytes_max) {
+Result<LogWriter::Slice> LogWriter::slice_of(Index first, std::optional<Term> known, std::size_t bytes_max) {
   try {
-    const bool begins = first == log_.first_index() && first == Index{1};
-    const auto prev_term = begins ? Result<Term>(Term{}) : log_.term_at(first.previous());
+    const auto prev_term = known ? Result<Term>(*known) : log_.term_at(first.previous());
     if (!prev_term) return fail(prev_term.error());
     auto entries = log_.read(first, bytes_max);
     if (!entries) return fail(entries.error());
@@ -105,10 +104,12 @@ void LogWriter::protect(Index commit_index) {
   });
 }
 
-void LogWriter::read(Index first, std::size_t bytes_max, std::function<void(Slice)> done) {
-  executor_.post([this, first, bytes_max, done = std::move(done)]() mutable {
+void LogWriter::read(Index first, std::optional<Term> prev_term, std::size_t bytes_max,
+                     std::function<void(Slice)> done) {
+  if (first == Index{1}) prev_term = Term{};
+  executor_.post([this, first, prev_term, bytes_max, done = std::move(done)]() mutable {
     if (failed_) return;
-    auto slice = slice_of(first, bytes_max);
+    auto slice = slice_of(first, prev_term, bytes_max);
     if (!slice && slice.error() != Errc::not_found) return end(slice.error());
     if (!slice) slice = Slice{};
     loop_.post([done = std::move(done), slice = std::move(*slice)]() mutable { done(std::move(slice)); });

@@ -37,13 +37,14 @@ class LogWriter {
   void submit(Write write);
   /// Writes an empty block behind the last group: damage there can then be told from a torn tail.
   void protect(Index commit_index);
-  /// Entries from `first` on, after the one before it (for its term). On the loop; empty if the log no longer has them.
+  /// Entries from `first` on, and the term of the one before it, if it is not known. On the loop; empty if the log no
+  /// longer has them.
   /// A failure to read ends the log's run like a failure to write.
   struct Slice {
     Term prev_term;
     std::vector<raft::Entry> entries;
   };
-  void read(Index first, std::size_t bytes_max, std::function<void(Slice)> done);
+  void read(Index first, std::optional<Term> prev_term, std::size_t bytes_max, std::function<void(Slice)> done);
 
   /// Lets go of what is below `first`, a whole segment at a time; `done` gets the first entry that is left. On the
   /// loop.
@@ -54,7 +55,7 @@ class LogWriter {
  private:
   void drain();
   void end(const Error& error);
-  Result<Slice> slice_of(Index first, std::size_t bytes_max);
+  Result<Slice> slice_of(Index first, std::optional<Term> prev_term, std::size_t bytes_max);
   Result<void> write(const std::vector<Write>& group);
   Result<void> append(std::span<const log::Log::Write> writes);
   Result<void> begin_anew(const raft::SnapshotMeta& after);

@@ -353,7 +353,7 @@ void Node::apply_stable() {
 }
 
 void Node::read_log(const raft::LogRead& wanted) {
-  log_writer_.read(wanted.first_index, wanted.bytes_max,
+  log_writer_.read(wanted.first_index, core_.term_at(wanted.first_index.previous()), wanted.bytes_max,
                    [this, peer = wanted.peer, first = wanted.first_index](LogWriter::Slice slice) {
                      if (stopped_) return;
                      core_.loaded(peer, first, slice.prev_term, std::move(slice.entries));
@@ -387,7 +387,7 @@ void Node::send_snapshot(NodeId peer) {
   const raft::Configuration& configuration = core_.configuration();
   const Member* member = configuration.find(peer);
   if (member == nullptr || member->address.empty() || !snapshot_sender_) return core_.snapshot_failed(peer);
-  snapshot_sender_->send(*member, core_.term());
+  snapshot_sender_->send(*member, core_.term(), log_first_index_);
 }
 
 void Node::install_snapshot(const raft::SnapshotOffer& offer) {
@@ -427,7 +427,7 @@ void Node::trim_log() {
     });
   }
   if (applied_index_.value <= options_.trailing_entries) return;
-  Index first{applied_index_.value - options_.trailing_entries + 1};
+  Index first{applied_index_.value - options_.trailing_entries};  // the newest applied one stays, for its term
   if (snapshot_sender_) {
     if (const auto needed = snapshot_sender_->first_needed()) first = std::min(first, *needed);
   }

@@ -68,12 +68,13 @@ SnapshotSender::SnapshotSender(Loop& loop, Executor& bulk, net::Transport& trans
 
 SnapshotSender::~SnapshotSender() = default;
 
-void SnapshotSender::send(const Member& peer, Term term) {
+void SnapshotSender::send(const Member& peer, Term term, Index log_begins) {
   auto transfer = std::make_shared<Transfer>();
   transfer->peer = peer;
   transfer->term = term;
   transfer->copy = newest_.lock();
-  transfer->first_needed = (transfer->copy ? transfer->copy->applied().index : store_.applied_index()).next();
+  if (transfer->copy && transfer->copy->applied().index < log_begins) transfer->copy.reset();
+  transfer->first_needed = transfer->copy ? transfer->copy->applied().index : store_.applied_index();
   transfer->progress_at = loop_.now();
   auto& place = transfers_[peer.id];
   if (place) let_go(std::move(place));
@@ -109,7 +110,7 @@ void SnapshotSender::copied(Result<Copy> copy) {
       continue;
     }
     transfer->copy = *copy;
-    transfer->first_needed = (*copy)->applied().index.next();
+    transfer->first_needed = (*copy)->applied().index;
     connect(transfer);
   }
 }

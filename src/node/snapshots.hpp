@@ -48,11 +48,13 @@ class SnapshotSender {
   ~SnapshotSender();
 
   void set_local(const net::Hello& local) { options_.local = local; }
-  /// Begins anew if one is under way to that peer. `term`: of this leader.
-  void send(const Member& peer, Term term);
+  /// Begins anew if one is under way to that peer. `term`: of this leader. `log_begins`: its oldest entry; an older
+  /// copy would be in vain.
+  void send(const Member& peer, Term term, Index log_begins);
   /// Ends what is under way to those for whom `needed` is false, and what makes no progress.
   void tick(const std::function<bool(NodeId)>& needed);
-  /// The first entry that receivers will need after the snapshots under way; nullopt: nothing is.
+  /// The first entry that must stay in the log for the receivers of the snapshots under way (the last that these
+  /// include: its term is needed to go on from there); nullopt: nothing is.
   std::optional<Index> first_needed() const;
   bool idle() const noexcept { return transfers_.empty(); }
 

@@ -167,6 +167,11 @@ Result<void> follow_snapshot(const Surroundings& surroundings, const Options& op
                                            "at {} with another term than the log has there",
                                            recovered.commit_index.value, applied.index.value));
   }
+  if (recovered.hard_state.term < applied.term) {
+    // What the snapshot includes was written by a leader of that term; none was voted for here.
+    const log::Log::Write write{raft::HardState{applied.term, NodeId{}}, {}, Index{}};
+    if (auto written = started.log->append({&write, 1}); !written) return written;
+  }
   if (auto begun = started.log->begin_anew(applied.index, applied.term); !begun) return begun;
   started.log.reset();
   auto log = open_log(surroundings, options);  // what recovery finds is what every later start goes by
@@ -225,6 +230,9 @@ Result<void> check_against_log(const state::Applied& applied, log::Log& log) {
                     applied.index.value, applied.term.value, what));
   };
   const auto& recovered = log.recovered();
+  if (applied.term > recovered.hard_state.term) {
+    return damaged(fmt::format("knows only term {}", recovered.hard_state.term.value));
+  }
   if (applied.index > recovered.last_index) return damaged(fmt::format("ends at {}", recovered.last_index.value));
   if (applied.index.next() < recovered.first_index) {
     return damaged(fmt::format("begins at {}", recovered.first_index.value));

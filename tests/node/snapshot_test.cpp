@@ -225,8 +225,8 @@ struct Interrupted {
   }
 
   void write_log(std::uint64_t first, std::uint64_t last, std::uint64_t term, std::uint64_t commit = 0) {
-    auto log = log::Log::open(surroundings.files, {.directory = options.data_dir / "log", .segment_bytes = 64u << 10})
-                   .value();
+    auto log =
+        log::Log::open(surroundings.files, {.directory = options.data_dir / "log", .segment_bytes = 64u << 10}).value();
     std::vector<raft::Entry> entries;
     for (std::uint64_t i = first; i <= last; ++i) {
       entries.push_back({.term = Term{term}, .index = Index{i}, .type = raft::EntryType::noop});
@@ -255,6 +255,16 @@ TEST_CASE("interrupted between the new state and its log: the log begins anew, t
     CHECK(started->restored.commit_index == Index{50});
     CHECK(started->restored.hard_state == raft::HardState{Term{9}, NodeId{5}});
   }
+}
+
+TEST_CASE("interrupted before the snapshot's term was known to the log: it is now, and nobody was voted for in it") {
+  Interrupted member;
+  member.write_log(1, 10, 2);
+  member.install(50, 12);
+  const auto started = member.start();
+  REQUIRE(started);
+  CHECK(started->restored.base_index == Index{50});
+  CHECK(started->restored.hard_state == raft::HardState{Term{12}, NodeId{}});
 }
 
 TEST_CASE("interrupted with a log that has other entries there: they go") {

@@ -12,8 +12,8 @@
 #include "state/support.hpp"
 
 using namespace state_test;
-using flotilla::Member;
 using flotilla::fail;
+using flotilla::Member;
 using flotilla::state::Applied;
 using flotilla::state::Directory;
 using flotilla::state::InstallMark;
@@ -150,8 +150,12 @@ TEST_CASE("what arrives differently is refused, and nothing changes") {
     other[other.size() / 2] = static_cast<char>(other[other.size() / 2] ^ 1);
     CHECK(receive(other, bytes.size()).error() == Errc::damaged);
   }
-  SUBCASE("shorter") { CHECK(receive(bytes.substr(0, bytes.size() - 1), bytes.size()).error() == Errc::damaged); }
-  SUBCASE("longer") { CHECK(receive(bytes + "x", bytes.size()).error() == Errc::damaged); }
+  SUBCASE("shorter") {
+    CHECK(receive(bytes.substr(0, bytes.size() - 1), bytes.size()).error() == Errc::damaged);
+  }
+  SUBCASE("longer") {
+    CHECK(receive(bytes + "x", bytes.size()).error() == Errc::damaged);
+  }
   SUBCASE("of another length than announced") {
     CHECK(receive(bytes.substr(0, bytes.size() - 1), bytes.size() - 1).error() == Errc::damaged);
   }
@@ -267,8 +271,8 @@ TEST_CASE("sessions travel with the snapshot: a call takes effect once, and its 
 TEST_CASE("a snapshot that is not ahead is refused, and nothing changes") {
   Source source;
   Target target;
-  REQUIRE(target.store().apply(std::vector{configuration_entry(1), session_entry(2, 7, 1, 9),
-                                           command_entry(3, "put", {"t", "k", "own"})}));
+  REQUIRE(target.store().apply(
+      std::vector{configuration_entry(1), session_entry(2, 7, 1, 9), command_entry(3, "put", {"t", "k", "own"})}));
   const auto received = target.receive(source.copy()).value();
   const auto installed = target.install(received);
   REQUIRE_FALSE(installed);
@@ -303,7 +307,9 @@ TEST_CASE("an interruption before the change leaves the old database, after it t
     REQUIRE(writer);
     REQUIRE(writer->write(copy.read(0, 4096).value()));
   }
-  SUBCASE("when it is complete") { REQUIRE(target.receive(copy)); }
+  SUBCASE("when it is complete") {
+    REQUIRE(target.receive(copy));
+  }
   SUBCASE("when it is staged") {
     const auto received = target.receive(copy).value();
     REQUIRE(target.directory().stage({received.index, received.term}));
@@ -323,7 +329,9 @@ TEST_CASE("an interruption before the change leaves the old database, after it t
     expected = "first";
     names = {"state", "state.2"};
   }
-  SUBCASE("with a copy on its way out") { std::ofstream(target.directory().outgoing(3)) << "part"; }
+  SUBCASE("with a copy on its way out") {
+    std::ofstream(target.directory().outgoing(3)) << "part";
+  }
   target.reopen();
   CHECK(target.get("k") == expected);
   CHECK(target.names() == names);
