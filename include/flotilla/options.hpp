@@ -33,6 +33,9 @@ struct Options {
   bool found = false;
   /// Addresses of members of the cluster to join, any of them. Used while this member is not yet part of one.
   std::vector<Address> join;
+  /// False: a member that joins becomes a voter by itself once it has caught up. True: it stays a learner, which holds
+  /// everything and counts in no quorum, until DB::promote() or another change of members names it.
+  bool join_as_learner = false;
   /// Members state who they are but nothing proves it yet, so only loopback addresses are accepted. True: trust the
   /// network all the same.
   bool plain_text = false;

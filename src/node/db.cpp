@@ -173,6 +173,20 @@ class DbImpl {
     return read_local();
   }
 
+  std::future<Result<void>> change(node::Change change, CallOptions call) {
+    auto promise = std::make_shared<std::promise<Result<void>>>();
+    auto future = promise->get_future();
+    if (forked()) {
+      promise->set_value(fail(Error(Errc::forked)));
+    } else if (would_block_itself()) {
+      promise->set_value(fail(Error(Errc::would_deadlock)));
+    } else {
+      node_->submit(node::Changes::Request{std::move(change), deadline(call),
+                                           [promise](Result<void> result) { promise->set_value(std::move(result)); }});
+    }
+    return future;
+  }
+
   bool would_block_itself() const {
     return state::inside_command() || (port_ && port_->loop().is_current()) ||
            (apply_thread_ && apply_thread_->is_current()) || (log_thread_ && log_thread_->is_current());
@@ -201,6 +215,7 @@ class DbImpl {
     if (would_block_itself()) return fail(Error(Errc::would_deadlock));
     const std::lock_guard closing(close_mutex_);
     if (std::exchange(closed_, true)) return {};
+    hand_over();
     if (port_) {
       port_->run_and_wait([this] {
         if (node_) node_->stop(Error(Errc::shutting_down, "the database was closed; the command was not sent"));
@@ -268,6 +283,7 @@ class DbImpl {
     node.incarnation = started_.identity.incarnation;
     if (!options_.listen.empty()) node.advertise = advertised();
     node.join = options_.join;
+    node.join_as_learner = options_.join_as_learner;
     node.seed = random_bits();
     node.election_timeout = options_.election_timeout;
     node.heartbeat_interval = options_.heartbeat_interval;
@@ -286,6 +302,13 @@ class DbImpl {
         node::Node::Parts{port_->loop(), *log_thread_, *apply_thread_, *bulk_thread_, port_->transport(), port_->mux(),
                           *started_.log, *started_.store, *started_.directory, calls_},
         std::move(node), std::move(started_.restored));
+  }
+
+  /// The others get their next leader at once instead of after an election timeout.
+  void hand_over() {
+    if (!node_ || !node_->is_leader() || options_.listen.empty()) return;
+    auto over = change(node::Change::transfer(std::nullopt), {.timeout = options_.election_timeout});
+    static_cast<void>(over.wait_for(2 * options_.election_timeout));
   }
 
   /// The port may have been chosen by the system.
@@ -473,6 +496,25 @@ std::future<Result<Index>> DB::barrier(CallOptions call) {
 
 void DB::barrier(IndexCompletion done, CallOptions call) {
   impl_->barrier(std::move(done), call);
+}
+
+std::future<Result<void>> DB::add_learner(NodeId id, Address address, CallOptions call) {
+  return impl_->change(node::Change::add_learner(id, std::move(address)), call);
+}
+std::future<Result<void>> DB::promote(NodeId id, CallOptions call) {
+  return impl_->change(node::Change::promote(id), call);
+}
+std::future<Result<void>> DB::remove(NodeId id, CallOptions call) {
+  return impl_->change(node::Change::remove(id), call);
+}
+std::future<Result<void>> DB::replace(NodeId old, Member replacement, CallOptions call) {
+  return impl_->change(node::Change::replace(old, std::move(replacement)), call);
+}
+std::future<Result<void>> DB::change_members(std::vector<Member> members, CallOptions call) {
+  return impl_->change(node::Change::configure(std::move(members)), call);
+}
+std::future<Result<void>> DB::transfer_leadership(std::optional<NodeId> to, CallOptions call) {
+  return impl_->change(node::Change::transfer(to), call);
 }
 
 Status DB::status() const {

@@ -53,6 +53,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
       applier_(parts.loop, parts.apply_executor, parts.store, parts.calls, options_.batch,
                {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
                 .failed = [this](const Error& error) { fail_stop(error); }}),
+      changes_(make_changes()),
       applied_index_(parts.store.applied_index()),
       log_first_index_(parts.log.recovered().first_index) {}
 
@@ -126,14 +127,15 @@ void Node::start() {
                                            [this] { return core_.term(); });
     admission_ = std::make_unique<Admission>(
         parts_.loop, parts_.mux, Admission::Options{.local = hello(), .limits = limits, .log_sink = options_.log_sink},
-        [this](const Member& member) { return receive_join(member); });
+        Admission::Events{.join = [this](const Member& member) { return receive_join(member); },
+                          .change = [this](const Change& change) { return carry_out(change); }});
   }
   configuration_changed();
   open_session();
   const auto& members = core_.configuration().members;
   if (members.size() == 1 && members.front().id == options_.node_id) core_.campaign();
   tick_timer_ = parts_.loop.after(tick_interval_, [this] { tick(); });
-  look_for_cluster();
+  if (!belongs()) look_for_cluster();
   publish();
   schedule();
 }
@@ -147,6 +149,7 @@ void Node::stop(const Error& why) {
   take_incoming();
   proposals_.end_all(why);
   reads_.end_all(why);
+  changes_.end_all(why);
   joiner_.reset();
   admission_.reset();
   snapshot_receiver_.reset();
@@ -175,24 +178,25 @@ void Node::fail_stop(const Error& fault) {
 // ---- from any thread
 // ------------------------------------------------------------------------------------------------------
 
-void Node::submit(Proposals::Call call) {
+template <class Request>
+void Node::submit_to(std::vector<Request> Incoming::*queue, Request request) {
   bool schedule_it = false;
   {
     const std::lock_guard lock(incoming_mutex_);
-    incoming_.calls.push_back(std::move(call));
+    (incoming_.*queue).push_back(std::move(request));
     schedule_it = !std::exchange(incoming_scheduled_, true);
   }
   if (schedule_it) wake();
 }
 
+void Node::submit(Proposals::Call call) {
+  submit_to(&Incoming::calls, std::move(call));
+}
 void Node::submit(Reads::Barrier barrier) {
-  bool schedule_it = false;
-  {
-    const std::lock_guard lock(incoming_mutex_);
-    incoming_.barriers.push_back(std::move(barrier));
-    schedule_it = !std::exchange(incoming_scheduled_, true);
-  }
-  if (schedule_it) wake();
+  submit_to(&Incoming::barriers, std::move(barrier));
+}
+void Node::submit(Changes::Request change) {
+  submit_to(&Incoming::changes, std::move(change));
 }
 
 void Node::wake() {
@@ -219,6 +223,7 @@ void Node::end_incoming() {
   Reads late(0);
   for (Reads::Barrier& barrier : incoming.barriers) late.add(std::move(barrier), applied_index_);
   late.end_all(why_stopped_);
+  for (Changes::Request& change : incoming.changes) change.done(fail(why_stopped_));
 }
 
 Status Node::status() const {
@@ -257,8 +262,10 @@ void Node::advance() {
   if (stopped_) {
     proposals_.end_all(why_stopped_);
     reads_.end_all(why_stopped_);
+    changes_.end_all(why_stopped_);
     return;
   }
+  changes_.advance(core_, parts_.loop.now());
   place();
   reads_.request(core_);
   while (!stopped_ && core_.has_ready()) process(core_.take_ready());
@@ -273,6 +280,7 @@ void Node::take_incoming() {
   }
   for (Proposals::Call& call : incoming.calls) proposals_.add(std::move(call));
   for (Reads::Barrier& barrier : incoming.barriers) reads_.add(std::move(barrier), applied_index_);
+  for (Changes::Request& change : incoming.changes) changes_.add(std::move(change));
 }
 
 void Node::place() {
@@ -297,7 +305,7 @@ void Node::process(raft::Ready ready) {
   if (ready.snapshot_offer) install_snapshot(*ready.snapshot_offer);
   if (ready.configuration_changed) configuration_changed();
   if (ready.role_changed || ready.configuration_changed) role_changed();
-  if (joiner_ && belongs()) joiner_.reset();
+  if (joiner_ && belongs() && core_.leader_id()) joiner_.reset();
   publish();
 }
 
@@ -371,6 +379,8 @@ void Node::applied(Applier::Progress progress) {
 
 /// False: this member stopped.
 bool Node::take_progress(const Applier::Progress& progress) {
+  check_removed();
+  if (stopped_) return false;
   proposals_.forget(progress.ended);
   for (const Result<Bytes>& outcome : progress.session_outcomes) {
     if (!outcome) {
@@ -443,6 +453,7 @@ void Node::trim_log() {
 void Node::role_changed() {
   const Member* leader = find_leader();
   if (forwarding_) forwarding_->set_leader(leader);
+  changes_.set_leader(leader);
   if (const Leadership now{core_.leader_id(), core_.term()}; now != placed_under_) {
     placed_under_ = now;
     proposals_.place_again();
@@ -485,8 +496,13 @@ void Node::tick() {
   const bool leader_known = static_cast<bool>(core_.leader_id());
   proposals_.tick(parts_.loop.now(), leader_known);
   reads_.tick(parts_.loop.now(), leader_known);
+  changes_.tick(parts_.loop.now(), leader_known);
+  // It may have been removed, or all the others may have moved.
+  ticks_without_leader_ = leader_known ? 0 : ticks_without_leader_ + 1;
+  if (ticks_without_leader_ == 2 * core_options(options_).election_ticks && !joiner_) look_for_cluster();
   maintain_members();
   trim_log();
+  publish_progress();
   protect_log();
   advance();
 }
@@ -521,6 +537,21 @@ void Node::publish() {
   } else if (!status_.leader || *status_.leader != *leader) {
     status_.leader = *leader;
   }
+}
+
+/// At each tick, so that the way of a command does not pay for it.
+void Node::publish_progress() {
+  std::vector<MemberProgress> progress;
+  if (core_.role() == Role::leader) {
+    for (const Member& line : core_.configuration().members) {
+      const raft::Progress* known = core_.progress(line.id);
+      if (known == nullptr) continue;
+      const auto silent = std::chrono::duration_cast<std::chrono::milliseconds>(known->silent_ticks * tick_interval_);
+      progress.push_back({line.id, known->match_index(), core_.caught_up(line.id), known->rolled_back, silent});
+    }
+  }
+  const std::lock_guard lock(status_mutex_);
+  status_.progress = std::move(progress);
 }
 
 // ---- what arrives
@@ -571,61 +602,94 @@ JoinAnswer Node::receive_join(const Member& member) {
     const Member* leader = find_leader();
     return JoinAnswer{Error(code, std::move(message)), {}, leader == nullptr ? Address() : leader->address};
   };
-  if (stopped_ || core_.role() != Role::leader) return refuse(Errc::not_leader, "this member does not lead");
-  raft::Configuration wanted = core_.configuration();
-  if (wanted.joint()) return refuse(Errc::overloaded, "a change of members is under way");
-  const auto at = std::lower_bound(wanted.members.begin(), wanted.members.end(), member.id,
-                                   [](const Member& line, NodeId id) { return line.id < id; });
-  if (at == wanted.members.end() || at->id != member.id) {
-    wanted.members.insert(at, Member{member.id, member.address, false});
-  } else {
-    at->address = member.address;
+  if (stopped_) return refuse(Errc::not_leader, "this member has stopped");
+  if (parts_.store.was_removed(member.id)) return {Error(Errc::removed), {}, {}};
+  if (core_.role() != Role::leader) return refuse(Errc::not_leader, "this member does not lead");
+  ChangeAnswer answer = carry_out(Change::join(member));
+  using Verdict = ChangeAnswer::Verdict;
+  if (answer.verdict == Verdict::done || answer.verdict == Verdict::appended) {
+    return {std::nullopt, options_.cluster_id, {}};
   }
-  if (wanted != core_.configuration()) {
-    if (auto position = core_.propose_configuration(std::move(wanted), options_.wall_clock()); !position) {
-      return refuse(Errc::overloaded, position.error().message());
-    }
-    schedule();
-  }
-  return {std::nullopt, options_.cluster_id, {}};
+  return {std::move(answer.reason), {}, {}};
 }
 
-/// One change at a time: our own address after a move, then learners that caught up.
+ChangeAnswer Node::carry_out(const Change& change) {
+  if (stopped_) return {ChangeAnswer::Verdict::later, {}, Error(Errc::stopped)};
+  schedule();
+  return node::carry_out(change, {.core = core_,
+                                  .store = parts_.store,
+                                  .applied_index = applied_index_,
+                                  .own_address = options_.advertise,
+                                  .time = options_.wall_clock(),
+                                  .patience_ticks = core_options(options_).election_ticks});
+}
+
+Changes Node::make_changes() {
+  return Changes(
+      {.local = options_.node_id, .ask_interval = options_.heartbeat_interval},
+      {.carry_out = [this](const Change& change) { return carry_out(change); },
+       .barrier =
+           [this](Duration deadline, std::function<void(bool)> done) {
+             auto ended = [done = std::move(done)](const Result<Index>& reached) { done(reached.has_value()); };
+             reads_.add({.deadline = deadline, .done = std::move(ended), .at_least = {}}, applied_index_);
+             schedule();
+           },
+       .connect =
+           [this](const Member& leader) {
+             net::Link::Options options{.tag = net::admin_tag,
+                                        .address = leader.address,
+                                        .local = hello(),
+                                        .expected = leader.id,
+                                        .limits = frame_limits(),
+                                        .seed = options_.seed ^ (leader.id.value << 2),
+                                        .log_sink = options_.log_sink};
+             net::Link::Events events{
+                 .up = [this](const net::Hello&) { changes_.link_up(); },
+                 .frame = [this](net::ReceivedFrame frame) { changes_.receive(frame, parts_.loop.now()); },
+                 .down = [this](const Error&) { changes_.link_lost(); }};
+             return std::make_unique<net::Link>(parts_.loop, parts_.transport, std::move(options), std::move(events));
+           },
+       .ready = [this] { schedule(); }});
+}
+
+/// One change at a time.
 void Node::maintain_members() {
-  if (core_.role() != Role::leader || core_.configuration().joint()) return;
-  const Member* self = core_.configuration().find(options_.node_id);
-  if (self != nullptr && !options_.advertise.empty() && self->address != options_.advertise) {
-    raft::Configuration wanted = core_.configuration();
-    for (Member& line : wanted.members) {
-      if (line.id == options_.node_id) line.address = options_.advertise;
-    }
-    if (core_.propose_configuration(std::move(wanted), options_.wall_clock())) return;
+  if (auto wanted = upkeep(core_, options_.advertise)) {
+    static_cast<void>(core_.propose_configuration(std::move(*wanted), options_.wall_clock()));
   }
-  for (const Member& member : core_.configuration().members) {
-    if (member.voter || !core_.caught_up(member.id)) continue;
-    raft::Configuration wanted = core_.configuration();
-    for (Member& line : wanted.members) {
-      if (line.id == member.id) line.voter = true;
-    }
-    if (core_.propose_configuration(std::move(wanted), options_.wall_clock())) return;
-  }
+}
+
+/// What it has applied says that this member belongs to the cluster no more.
+void Node::check_removed() {
+  if (!parts_.store.was_removed(options_.node_id)) return;
+  changes_.advance(core_, parts_.loop.now());
+  removed(Error(Errc::removed));
+}
+
+void Node::removed(const Error& why) {
+  if (stopped_) return;
+  changes_.end_removed();
+  fail_stop(Error(Errc::removed, why.message() + "; to come back it needs an empty directory"));
 }
 
 void Node::look_for_cluster() {
   if (options_.advertise.empty()) return;
-  if (belongs()) return;
   std::vector<Address> addresses = options_.join;
   for (const Member& member : core_.configuration().members) {
     if (member.id != options_.node_id) addresses.push_back(member.address);
   }
   if (addresses.empty()) return;
-  joiner_ = std::make_unique<Joiner>(parts_.loop, parts_.transport,
-                                     Joiner::Options{.local = hello(),
-                                                     .addresses = std::move(addresses),
-                                                     .limits = frame_limits(),
-                                                     .seed = options_.seed,
-                                                     .log_sink = options_.log_sink},
-                                     [this](const ClusterId& cluster_id) { admitted(cluster_id); });
+  joiner_ = std::make_unique<Joiner>(
+      parts_.loop, parts_.transport,
+      Joiner::Options{.local = hello(),
+                      .as_learner = options_.join_as_learner,
+                      .addresses = std::move(addresses),
+                      .limits = frame_limits(),
+                      .seed = options_.seed,
+                      .log_sink = options_.log_sink},
+      Joiner::Events{.admitted = [this](const ClusterId& cluster_id) { admitted(cluster_id); },
+                     // Stopping drops the joiner, which is calling: so it comes a turn later.
+                     .removed = [this](const Error& why) { parts_.loop.post([this, why] { removed(why); }); }});
 }
 
 void Node::admitted(const ClusterId& cluster_id) {

@@ -21,6 +21,7 @@
 #include "net/transport.hpp"
 #include "node/applier.hpp"
 #include "node/calls.hpp"
+#include "node/changes.hpp"
 #include "node/forwarding.hpp"
 #include "node/log_writer.hpp"
 #include "node/membership.hpp"
@@ -40,6 +41,7 @@ struct NodeOptions {
   std::uint64_t incarnation = 0;
   Address advertise;  ///< empty: no port, a cluster of one
   std::vector<Address> join;
+  bool join_as_learner = false;
   std::uint64_t seed = 1;
   Duration election_timeout = std::chrono::milliseconds(1000);
   Duration heartbeat_interval = std::chrono::milliseconds(100);
@@ -86,6 +88,7 @@ class Node {
   /// Thread: any. The call was admitted by Calls; it ends through it.
   void submit(Proposals::Call call);
   void submit(Reads::Barrier barrier);
+  void submit(Changes::Request change);
   /// Thread: any. A copy of what the loop published last.
   Status status() const;
   bool is_leader() const { return is_leader_.load(std::memory_order_acquire); }
@@ -95,6 +98,7 @@ class Node {
   struct Incoming {
     std::vector<Proposals::Call> calls;
     std::vector<Reads::Barrier> barriers;
+    std::vector<Changes::Request> changes;
   };
   struct Unfinished {  ///< a Ready that is not durable yet
     std::uint64_t sequence = 0;
@@ -110,6 +114,8 @@ class Node {
     friend bool operator==(const Leadership&, const Leadership&) = default;
   };
 
+  template <class Request>
+  void submit_to(std::vector<Request> Incoming::*queue, Request request);
   void wake();
   void end_incoming();
   void schedule();
@@ -138,12 +144,17 @@ class Node {
   std::vector<Refusal> receive_calls(std::vector<ForwardedCall> calls);
   std::optional<Refusal> receive_call(ForwardedCall& call);
   JoinAnswer receive_join(const Member& member);
+  ChangeAnswer carry_out(const Change& change);
+  Changes make_changes();
+  void check_removed();
+  void removed(const Error& why);
   void admitted(const ClusterId& cluster_id);
   void look_for_cluster();
   net::Hello hello() const;
   net::FrameLimits frame_limits() const;
   const Member* find_leader() const;
   void publish();
+  void publish_progress();
 
   Parts parts_;
   NodeOptions options_;
@@ -159,6 +170,7 @@ class Node {
   std::unique_ptr<SnapshotReceiver> snapshot_receiver_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<Joiner> joiner_;
+  Changes changes_;
 
   std::deque<Unfinished> unfinished_;
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
@@ -170,6 +182,7 @@ class Node {
   Leadership placed_under_;          ///< whose term the outstanding calls were last sent in
   std::uint64_t seen_sequence_ = 0;  ///< durable_sequence_ at the last tick
   unsigned ticks_since_write_ = 0;
+  unsigned ticks_without_leader_ = 0;
   Error why_stopped_{Errc::shutting_down, "the database was closed; the command was not sent"};
   bool scheduled_ = false;
   bool stopped_ = false;

@@ -213,6 +213,11 @@ Result<Started> start_again(const Surroundings& surroundings, const Options& opt
   auto store = open_store(surroundings, options, *started.directory, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);
+  if (started.store->was_removed(identity.node_id)) {
+    return fail(Errc::removed,
+                fmt::format("the member of {} was removed from its cluster; to join again, move the directory away",
+                            options.data_dir.string()));
+  }
   if (auto followed = follow_snapshot(surroundings, options, started); !followed) return fail(followed.error());
   ++started.identity.incarnation;
   if (auto written = log::write_identity(files, identity_path(options), started.identity); !written) {

@@ -50,6 +50,10 @@ bool decode_applied(std::string_view bytes, AppliedRow& row);
 struct NodeRow {
   std::uint64_t incarnation = 0;
   std::uint64_t session = 0;
+
+  /// Of a node that was a member and is none any more: it never opens a session again.
+  static constexpr NodeRow removed() { return {~std::uint64_t{0}, 0}; }
+  friend bool operator==(const NodeRow&, const NodeRow&) = default;
 };
 std::string encode(const NodeRow& row);
 std::optional<NodeRow> decode_node(std::string_view bytes);

@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <set>
 #include <utility>
 
 #include <fcntl.h>
@@ -97,6 +98,10 @@ class Store::Impl {
   const Commands& commands() const noexcept { return commands_; }
   const Applied& applied() const noexcept { return applied_; }
   Index applied_index() const noexcept { return Index{applied_index_.load(std::memory_order_acquire)}; }
+  bool was_removed(NodeId id) const {
+    const std::lock_guard lock(removed_mutex_);
+    return removed_.contains(id);
+  }
 
  private:
   /// All that one LMDB transaction changes. Thrown away whole when it aborts.
@@ -132,6 +137,7 @@ class Store::Impl {
   Result<Ending> call(const CommandFn& command, const raft::Entry& entry, Batch& batch);
   Result<void> commit(Batch& batch);
   Result<void> abort(Batch& batch);
+  void note_removed();
 
   const StoreOptions options_;
   const Commands commands_;
@@ -144,6 +150,8 @@ class Store::Impl {
   Applied applied_;
   std::atomic<std::uint64_t> applied_index_{0};
   Sessions sessions_;
+  mutable std::mutex removed_mutex_;
+  std::set<NodeId> removed_;  // guarded by removed_mutex_: sessions_.removed() as of the last commit
   std::uint64_t commits_ = 0;
   std::optional<Error> fault_;
   /// Commands of the batch in hand that failed after they wrote, by index. They fail again whenever what is before them
@@ -220,6 +228,7 @@ void Store::Impl::use(Loaded loaded) {
   applied_ = std::move(loaded.applied);
   sessions_ = std::move(loaded.sessions);
   applied_index_.store(applied_.index.value, std::memory_order_release);
+  note_removed();
 }
 
 Result<void> Store::Impl::open() {
@@ -489,9 +498,16 @@ Result<void> Store::Impl::commit(Batch& batch) {
   if (made_tables) env_->publish(batch.state.staged_catalog());
   if (++commits_ % commits_per_sweep == 0) env_->sweep_readers();
   sessions_.committed();
+  if (batch.configuration_changed) note_removed();
   applied_ = std::move(batch.applied);
   applied_index_.store(applied_.index.value, std::memory_order_release);
   return {};
+}
+
+void Store::Impl::note_removed() {
+  std::set<NodeId> removed = sessions_.removed();
+  const std::lock_guard lock(removed_mutex_);
+  removed_ = std::move(removed);
 }
 
 Result<void> Store::Impl::abort(Batch& batch) {
@@ -581,6 +597,10 @@ Result<std::uint64_t> Store::content_hash(const ReadTxn& txn) {
 
 bool Store::has_command(std::string_view name) const {
   return impl_->commands().find(name) != nullptr;
+}
+
+bool Store::was_removed(NodeId id) const {
+  return impl_->was_removed(id);
 }
 
 std::uint64_t Store::file_bytes() const {

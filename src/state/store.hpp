@@ -76,6 +76,8 @@ class Store {
   static Result<std::uint64_t> content_hash(const ReadTxn& txn);
 
   bool has_command(std::string_view name) const;
+  /// Whether this node was a member once and is none any more, as of applied_index() at least. Thread: any.
+  bool was_removed(NodeId id) const;
   std::uint64_t file_bytes() const;
   unsigned readers() const;
   std::chrono::milliseconds oldest_reader_age() const;
