@@ -93,6 +93,8 @@ class Node {
   Status status() const;
   bool is_leader() const { return is_leader_.load(std::memory_order_acquire); }
   std::optional<Member> leader() const;
+  /// Thread: loop. For those who judge a member from outside: the simulator.
+  const raft::Core& core() const { return core_; }
 
  private:
   struct Incoming {

@@ -17,8 +17,9 @@ std::size_t length_of(std::optional<std::string_view> value) {
 
 }  // namespace
 
-SimMember::SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, MemberOptions options)
-    : scheduler_(scheduler), network_(network), history_(history), options_(std::move(options)) {
+SimMember::SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, Oracle& oracle,
+                     MemberOptions options)
+    : scheduler_(scheduler), network_(network), history_(history), oracle_(oracle), options_(std::move(options)) {
   std::filesystem::create_directories(options_.directory);
   std::filesystem::path above;
   for (const auto& part : options_.directory) {
@@ -101,6 +102,8 @@ Result<void> SimMember::start() {
                         *running->started->store, *running->started->directory, running->calls},
       std::move(node), std::move(running->started->restored));
   running_ = std::move(running);
+  id_ = running_->started->identity.node_id;
+  oracle_.add(id_, *this);
   own_acknowledged_ = {};
   ++starts_;
   running_->threads->loop.post([node = running_->node.get()] { node->start(); });
@@ -113,9 +116,7 @@ void SimMember::crash(const std::function<bool()>& survives) {
   running_->threads->log_loop.stop();
   running_->threads->apply_loop.stop();
   running_->threads->bulk_loop.stop();
-  network_.kill(options_.host);
-  files_.crash(survives);
-  end();
+  end(survives);
 }
 
 void SimMember::close() {
@@ -125,13 +126,49 @@ void SimMember::close() {
   running_->threads->apply_loop.stop();
   running_->threads->bulk_loop.stop();
   running_->node->loop_ended();
-  network_.kill(options_.host);
-  end();
+  end([] { return true; });
 }
 
-void SimMember::end() {
+/// What the log says is durable must be there when it is opened again, whatever else survives.
+void SimMember::end(const std::function<bool()>& survives) {
+  network_.kill(options_.host);
+  log::Log& log = *running_->started->log;
+  std::vector<Term> claimed;
+  const Index first = log.first_index();
+  for (Index index = first; index <= log.last_index(); ++index) {
+    const auto term = log.term_at(index);
+    if (!term) break;  // it failed: then it claims nothing any more
+    claimed.push_back(*term);
+  }
   ended_.push_back(std::move(running_->threads));
   running_.reset();
+  files_.crash(survives);
+  auto disk = read();
+  if (!disk) return history_.broken(fmt::format("{} is unreadable after its end: {}", host(), disk.error().message()));
+  disk_ = std::move(*disk);
+  for (std::size_t i = 0; i < claimed.size(); ++i) {
+    const Index index = first + i;
+    if (index < disk_.first_index || disk_.term_at(index) == claimed[i]) continue;
+    history_.broken(fmt::format("{} lost the durable entry {} of term {}", host(), index.value, claimed[i].value));
+    break;
+  }
+  oracle_.ended(id_, disk_);
+}
+
+Result<DiskLog> SimMember::read() const {
+  return read_disk_log(files_, log_directory());
+}
+
+std::optional<Term> SimMember::durable_term(Index index) const {
+  if (!running()) return disk_.term_at(index);
+  const auto term = running_->started->log->term_at(index);
+  return term ? std::optional(*term) : std::nullopt;
+}
+
+std::pair<Term, Index> SimMember::durable_end() const {
+  if (!running()) return {disk_.last_term(), disk_.last_index()};
+  const Index last = running_->started->log->last_index();
+  return {durable_term(last).value_or(Term{}), last};
 }
 
 void SimMember::pause(Duration until) {
