@@ -60,6 +60,11 @@ struct Options {
   /// batch.
   std::size_t batch_entries_max = 512;
   std::size_t batch_bytes_max = 4u << 20;
+  /// Applied entries that stay in the log for members that lag; one further behind gets a snapshot. More: disk, and
+  /// fewer snapshots. The log is cut in whole segments, so it may hold more.
+  std::uint64_t trailing_entries = 16'384;
+  /// Newest log entries that stay in memory for members that lag, in bytes. More: memory, and fewer reads of the log.
+  std::size_t log_cache_bytes = 64u << 20;
   /// Size of one log segment file.
   std::size_t segment_bytes = 16u << 20;
 

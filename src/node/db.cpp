@@ -223,6 +223,7 @@ class DbImpl {
     }
     if (streams_) streams_->close();
     if (apply_thread_) apply_thread_->stop();
+    if (bulk_thread_) bulk_thread_->stop();
     if (log_thread_) log_thread_->stop();
     if (port_) port_->stop();
     if (node_) node_->loop_ended();
@@ -254,6 +255,7 @@ class DbImpl {
                              failed);
     log_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-log", failed);
     apply_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-apply", failed);
+    bulk_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-bulk", failed);
     streams_.emplace(net::make_stream_mux(port_, false, true));
     const Index committed = std::max(started_.restored.commit_index, started_.restored.applied_index);
     Result<void> listening;
@@ -287,16 +289,19 @@ class DbImpl {
     node.heartbeat_interval = options_.heartbeat_interval;
     node.entry_bytes_max = options_.entry_bytes_max;
     node.batch = {options_.batch_entries_max, options_.batch_bytes_max};
+    node.trailing_entries = options_.trailing_entries;
+    node.log_cache_bytes = options_.log_cache_bytes;
+    node.snapshot_bytes_max = options_.map_size;
     node.log_sink = options_.log_sink;
     node.wall_clock = wall_clock;
     node.keep_cluster_id = [this](const ClusterId& id) {
       started_.identity.cluster_id = id;
       return log::write_identity(log::posix_file_system(), node::identity_path(options_), started_.identity);
     };
-    node_ =
-        std::make_unique<node::Node>(node::Node::Parts{port_->loop(), *log_thread_, *apply_thread_, port_->transport(),
-                                                       port_->mux(), *started_.log, *started_.store, calls_},
-                                     std::move(node), std::move(started_.restored));
+    node_ = std::make_unique<node::Node>(
+        node::Node::Parts{port_->loop(), *log_thread_, *apply_thread_, *bulk_thread_, port_->transport(), port_->mux(),
+                          *started_.log, *started_.store, *started_.directory, calls_},
+        std::move(node), std::move(started_.restored));
   }
 
   /// The others get their next leader at once instead of after an election timeout.
@@ -386,6 +391,7 @@ class DbImpl {
     static_cast<void>(node_.release());
     static_cast<void>(log_thread_.release());
     static_cast<void>(apply_thread_.release());
+    static_cast<void>(bulk_thread_.release());
     static_cast<void>(started_.store.release());
     static_cast<void>(started_.log.release());
     static_cast<void>(new std::shared_ptr<net::Port>(std::move(port_)));
@@ -403,6 +409,7 @@ class DbImpl {
   std::shared_ptr<net::Port> port_;
   std::unique_ptr<node::ThreadExecutor> log_thread_;
   std::unique_ptr<node::ThreadExecutor> apply_thread_;
+  std::unique_ptr<node::ThreadExecutor> bulk_thread_;
   std::unique_ptr<node::Node> node_;
   std::optional<StreamMux> streams_;
   std::optional<Error> start_failure_;  // loop

@@ -28,6 +28,7 @@ raft::CoreOptions core_options(const NodeOptions& options) {
   core.election_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.election_timeout / tick, 3));
   core.heartbeat_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.heartbeat_interval / tick, 1));
   core.append_bytes_max = append_bytes_max;
+  core.tail_bytes_max = options.log_cache_bytes;
   core.storage_stall_ticks = storage_stall_elections * core.election_ticks;
   return core;
 }
@@ -53,7 +54,8 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
                 .failed = [this](const Error& error) { fail_stop(error); }}),
       changes_(make_changes()),
-      applied_index_(parts.store.applied_index()) {}
+      applied_index_(parts.store.applied_index()),
+      log_first_index_(parts.log.recovered().first_index) {}
 
 Node::~Node() = default;
 
@@ -101,6 +103,28 @@ void Node::start() {
                   if (up) proposals_.place_again();
                   schedule();
                 }});
+    snapshot_sender_ = std::make_unique<SnapshotSender>(
+        parts_.loop, parts_.bulk_executor, parts_.transport, parts_.store, parts_.directory,
+        SnapshotSender::Options{.local = hello(), .seed = options_.seed, .log_sink = options_.log_sink},
+        SnapshotSender::Events{.sent =
+                                   [this](NodeId peer, const raft::SnapshotMeta& meta) {
+                                     if (stopped_) return;
+                                     core_.snapshot_sent(peer, meta);
+                                     schedule();
+                                   },
+                               .failed =
+                                   [this](NodeId peer) {
+                                     if (stopped_) return;
+                                     core_.snapshot_failed(peer);
+                                     schedule();
+                                   }});
+    snapshot_receiver_ =
+        std::make_unique<SnapshotReceiver>(parts_.loop, parts_.bulk_executor, parts_.mux, parts_.directory,
+                                           SnapshotReceiver::Options{.local = hello(),
+                                                                     .bytes_max = options_.snapshot_bytes_max,
+                                                                     .sync = options_.sync_state,
+                                                                     .log_sink = options_.log_sink},
+                                           [this] { return core_.term(); });
     admission_ = std::make_unique<Admission>(
         parts_.loop, parts_.mux, Admission::Options{.local = hello(), .limits = limits, .log_sink = options_.log_sink},
         Admission::Events{.join = [this](const Member& member) { return receive_join(member); },
@@ -128,6 +152,8 @@ void Node::stop(const Error& why) {
   changes_.end_all(why);
   joiner_.reset();
   admission_.reset();
+  snapshot_receiver_.reset();
+  snapshot_sender_.reset();
   forwarding_.reset();
   peers_.reset();
   is_leader_.store(false, std::memory_order_release);
@@ -207,6 +233,8 @@ Status Node::status() const {
     status = status_;
   }
   status.applied_index = parts_.store.applied_index();
+  // The state may be ahead of what the loop published: of a snapshot that was just installed.
+  status.commit_index = std::max(status.commit_index, status.applied_index);
   status.pending_calls = parts_.calls.size();
   status.log_bytes = log_writer_.log_bytes();
   status.state_bytes = parts_.store.file_bytes();
@@ -273,9 +301,8 @@ void Node::process(raft::Ready ready) {
   apply_stable();
   for (const raft::ReadState& read : ready.reads) reads_.answer(read, applied_index_);
   for (const raft::LogRead& wanted : ready.log_reads) read_log(wanted);
-  // The log is never trimmed yet, so nobody needs a snapshot; an offer from a newer build is declined.
-  for (const raft::SnapshotSend& wanted : ready.snapshot_sends) core_.snapshot_failed(wanted.peer);
-  if (ready.snapshot_offer) core_.snapshot_refused();
+  for (const raft::SnapshotSend& wanted : ready.snapshot_sends) send_snapshot(wanted.peer);
+  if (ready.snapshot_offer) install_snapshot(*ready.snapshot_offer);
   if (ready.configuration_changed) configuration_changed();
   if (ready.role_changed || ready.configuration_changed) role_changed();
   if (joiner_ && belongs() && core_.leader_id()) joiner_.reset();
@@ -294,7 +321,9 @@ void Node::write(raft::Ready& ready) {
   }
   unfinished_.push_back(std::move(unfinished));
   if (ready.must_write()) {
-    log_writer_.submit({ready.sequence, ready.hard_state, std::move(ready.entries), ready.commit_index});
+    if (ready.log_restart) log_first_index_ = ready.log_restart->index.next();
+    log_writer_.submit(
+        {ready.sequence, ready.hard_state, std::move(ready.log_restart), std::move(ready.entries), ready.commit_index});
   }
   release_durable();
 }
@@ -332,7 +361,7 @@ void Node::apply_stable() {
 }
 
 void Node::read_log(const raft::LogRead& wanted) {
-  log_writer_.read(wanted.first_index, wanted.bytes_max,
+  log_writer_.read(wanted.first_index, core_.term_at(wanted.first_index.previous()), wanted.bytes_max,
                    [this, peer = wanted.peer, first = wanted.first_index](LogWriter::Slice slice) {
                      if (stopped_) return;
                      core_.loaded(peer, first, slice.prev_term, std::move(slice.entries));
@@ -344,18 +373,81 @@ void Node::applied(Applier::Progress progress) {
   applied_index_ = progress.applied_index;
   if (stopped_) return;
   core_.applied(progress.applied_index);
+  if (!take_progress(progress)) return;
+  schedule();
+}
+
+/// False: this member stopped.
+bool Node::take_progress(const Applier::Progress& progress) {
   check_removed();
-  if (stopped_) return;
+  if (stopped_) return false;
   proposals_.forget(progress.ended);
   for (const Result<Bytes>& outcome : progress.session_outcomes) {
     if (!outcome) {
       fail_stop(Error(Errc::stopped, "the session of this member was refused: " + outcome.error().message()));
-      return;
+      return false;
     }
     proposals_.session_opened();
   }
   reads_.applied(applied_index_);
+  return true;
+}
+
+void Node::send_snapshot(NodeId peer) {
+  const raft::Configuration& configuration = core_.configuration();
+  const Member* member = configuration.find(peer);
+  if (member == nullptr || member->address.empty() || !snapshot_sender_) return core_.snapshot_failed(peer);
+  snapshot_sender_->send(*member, core_.term(), log_first_index_);
+}
+
+void Node::install_snapshot(const raft::SnapshotOffer& offer) {
+  auto received = snapshot_receiver_ ? snapshot_receiver_->take(offer.index) : std::nullopt;
+  if (!received) return core_.snapshot_refused();
+  applier_.install(parts_.directory, *received, [this, received = *received](Result<Applier::Progress> progress) {
+    installed(received, std::move(progress));
+  });
+}
+
+void Node::installed(const state::Applied& received, Result<Applier::Progress> installed) {
+  if (installed) applied_index_ = received.index;
+  if (stopped_) return;
+  snapshot_receiver_->release();
   schedule();
+  if (!installed) {
+    log_line(options_.log_sink, LogLevel::warning, "the snapshot as of {} was not installed: {}", received.index.value,
+             installed.error().message());
+    return core_.snapshot_refused();
+  }
+  ++snapshots_installed_;
+  log_line(options_.log_sink, LogLevel::info, "installed a snapshot as of {}", received.index.value);
+  while (!committed_.empty() && committed_.front().index <= received.index) committed_.pop_front();
+  core_.snapshot_installed(meta_of(received));
+  if (core_.commit_index() < received.index) {
+    return fail_stop(Error(Errc::stopped, "the log cannot follow the snapshot that was installed"));
+  }
+  take_progress(*installed);
+}
+
+/// Keeps what a slow follower may still need, and what those need that a snapshot is on its way to.
+void Node::trim_log() {
+  if (snapshot_sender_) {
+    snapshot_sender_->tick([this](NodeId peer) {
+      const raft::Progress* progress = core_.progress(peer);
+      return progress != nullptr && progress->mode() == raft::ProgressMode::snapshot;
+    });
+  }
+  if (applied_index_.value <= options_.trailing_entries) return;
+  Index first{applied_index_.value - options_.trailing_entries};  // the newest applied one stays, for its term
+  if (snapshot_sender_) {
+    if (const auto needed = snapshot_sender_->first_needed()) first = std::min(first, *needed);
+  }
+  if (first <= trim_wanted_) return;
+  trim_wanted_ = first;
+  log_writer_.trim(first, [this](Index left) {
+    if (stopped_ || left <= log_first_index_) return;
+    log_first_index_ = left;
+    core_.trimmed(left);
+  });
 }
 
 void Node::role_changed() {
@@ -409,6 +501,7 @@ void Node::tick() {
   ticks_without_leader_ = leader_known ? 0 : ticks_without_leader_ + 1;
   if (ticks_without_leader_ == 2 * core_options(options_).election_ticks && !joiner_) look_for_cluster();
   maintain_members();
+  trim_log();
   publish_progress();
   protect_log();
   advance();
@@ -436,7 +529,8 @@ void Node::publish() {
   status_.commit_index = core_.commit_index();
   status_.last_index = core_.last_index();
   status_.stable_index = core_.stable_index();
-  status_.first_index = parts_.log.recovered().first_index;
+  status_.first_index = log_first_index_;
+  status_.snapshots_installed = snapshots_installed_;
   if (status_.members != core_.configuration().members) status_.members = core_.configuration().members;
   if (leader == nullptr) {
     status_.leader.reset();
@@ -615,6 +709,8 @@ void Node::admitted(const ClusterId& cluster_id) {
   peers_->set_local(hello());
   forwarding_->set_local(hello());
   admission_->set_local(hello());
+  snapshot_sender_->set_local(hello());
+  snapshot_receiver_->set_local(hello());
   joiner_->set_local(hello());
   log_line(options_.log_sink, LogLevel::info, "admitted to cluster {:016x}{:016x}", cluster_id.high, cluster_id.low);
   publish();

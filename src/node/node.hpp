@@ -28,7 +28,9 @@
 #include "node/peers.hpp"
 #include "node/proposals.hpp"
 #include "node/reads.hpp"
+#include "node/snapshots.hpp"
 #include "raft/core.hpp"
+#include "state/directory.hpp"
 #include "state/store.hpp"
 
 namespace flotilla::node {
@@ -45,6 +47,10 @@ struct NodeOptions {
   Duration heartbeat_interval = std::chrono::milliseconds(100);
   std::size_t entry_bytes_max = 8u << 20;
   Applier::Limits batch;
+  std::uint64_t trailing_entries = 16'384;  ///< applied ones that stay in the log
+  std::size_t log_cache_bytes = 64u << 20;
+  std::uint64_t snapshot_bytes_max = std::uint64_t{256} << 30;
+  bool sync_state = true;  ///< see state::StoreOptions
   LogSink log_sink;
   /// Microseconds since the epoch, for the entries' time.
   std::function<std::uint64_t()> wall_clock;
@@ -58,10 +64,12 @@ class Node {
     Loop& loop;
     Executor& log_executor;
     Executor& apply_executor;
+    Executor& bulk_executor;
     net::Transport& transport;
     net::Mux& mux;
     log::Log& log;
     state::Store& store;
+    state::Directory& directory;
     Calls& calls;
   };
   /// Thread: loop, as for everything that does not say otherwise.
@@ -85,6 +93,8 @@ class Node {
   Status status() const;
   bool is_leader() const { return is_leader_.load(std::memory_order_acquire); }
   std::optional<Member> leader() const;
+  /// Thread: loop. For those who judge a member from outside: the simulator.
+  const raft::Core& core() const { return core_; }
 
  private:
   struct Incoming {
@@ -120,7 +130,12 @@ class Node {
   void release_durable();
   void apply_stable();
   void read_log(const raft::LogRead& wanted);
+  void send_snapshot(NodeId peer);
+  void install_snapshot(const raft::SnapshotOffer& offer);
+  void installed(const state::Applied& received, Result<Applier::Progress> installed);
+  void trim_log();
   void applied(Applier::Progress progress);
+  bool take_progress(const Applier::Progress& progress);
   void role_changed();
   void configuration_changed();
   void tick();
@@ -153,6 +168,8 @@ class Node {
   Applier applier_;
   std::unique_ptr<Peers> peers_;  // none without a port
   std::unique_ptr<Forwarding> forwarding_;
+  std::unique_ptr<SnapshotSender> snapshot_sender_;
+  std::unique_ptr<SnapshotReceiver> snapshot_receiver_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<Joiner> joiner_;
   Changes changes_;
@@ -161,6 +178,9 @@ class Node {
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
   std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
   Index applied_index_;
+  Index log_first_index_;
+  Index trim_wanted_;  ///< asked of the log so far
+  std::uint64_t snapshots_installed_ = 0;
   Leadership placed_under_;          ///< whose term the outstanding calls were last sent in
   std::uint64_t seen_sequence_ = 0;  ///< durable_sequence_ at the last tick
   unsigned ticks_since_write_ = 0;

@@ -6,8 +6,10 @@
 #include <string>
 #include <string_view>
 
+#include "flotilla/error.hpp"
 #include "flotilla/txn.hpp"
 #include "flotilla/types.hpp"
+#include "state/applied.hpp"
 #include "state/lmdb.hpp"
 
 namespace flotilla::state {
@@ -85,5 +87,8 @@ class Rows {
   MDB_txn* txn_;
   MDB_dbi dbi_;
 };
+
+/// The format, applied and configuration rows. version_unsupported, damaged, or LMDB's error.
+Result<Applied> read_applied(const Rows& rows);
 
 }  // namespace flotilla::state

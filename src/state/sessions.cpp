@@ -115,6 +115,11 @@ bool Sessions::load(const Rows& rows, int& code) {
   return whole;
 }
 
+const Session* Sessions::find(std::uint64_t session) const {
+  const auto at = sessions_.find(session);
+  return at == sessions_.end() ? nullptr : &at->second;
+}
+
 Session* Sessions::find(std::uint64_t session) {
   const auto at = sessions_.find(session);
   return at == sessions_.end() ? nullptr : &at->second;

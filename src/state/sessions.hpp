@@ -81,6 +81,9 @@ class Sessions {
   /// The batch was aborted: reads what it changed again, in another transaction. As load().
   bool roll_back(const Rows& rows, int& code);
 
+  /// nullptr: not open.
+  const Session* find(std::uint64_t session) const;
+
   std::size_t size() const noexcept { return sessions_.size(); }
 
  private:

@@ -109,6 +109,7 @@ class Cluster {
     return i;
   }
   NodeId id(std::size_t i) { return (*this)[i].status().node_id; }
+  std::filesystem::path path() const { return dir_.path(); }
   Options& options(std::size_t i) { return options_[i]; }
 
   DB& operator[](std::size_t i) { return *members_[i]; }

@@ -78,6 +78,7 @@ class SimScheduler {
   /// Runs the next event, moving the clock to it. False: there is none.
   bool step() {
     if (events_.empty()) return false;
+    last_actor_ = nullptr;
     auto node = events_.extract(events_.begin());
     now_ = node.key().first;
     if (const auto paused = paused_.find(node.mapped().actor); paused != paused_.end()) {
@@ -91,6 +92,7 @@ class SimScheduler {
     }
     keys_.erase(node.key().second);
     ++steps_;
+    last_actor_ = node.mapped().actor;
     const void* const before = std::exchange(current_, node.mapped().actor);
     node.mapped().task();
     current_ = before;
@@ -114,6 +116,8 @@ class SimScheduler {
 
   /// The actor whose event runs; nullptr between events, when the test itself acts for everybody.
   const void* current() const { return current_; }
+  /// Whose event ran in the last step; nullptr: nobody's.
+  const void* last_actor() const { return last_actor_; }
 
  private:
   using Key = std::pair<Duration, EventId>;
@@ -129,6 +133,7 @@ class SimScheduler {
   std::unordered_map<EventId, Key> keys_;
   std::unordered_map<const void*, Duration> paused_;
   const void* current_ = nullptr;
+  const void* last_actor_ = nullptr;
 };
 
 /// One actor. Destroying or stopping it is that thread's end: what it was asked to do is destroyed without being run.

@@ -7,11 +7,13 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -39,6 +41,8 @@ class SimNetwork {
   ~SimNetwork() { scheduler_.forget(this); }
 
   SimWeather weather;
+  /// Sees every byte as its sender hands it over, whether or not it arrives.
+  std::function<void(std::uint64_t socket, std::string_view bytes)> tap;
 
   /// Bytes (and dials) from `from` do not reach `to` any more, until unblocked.
   void block(const std::string& from, const std::string& to) { blocked_.emplace(from, to); }
@@ -126,6 +130,9 @@ class SimNetwork::Socket : public std::enable_shared_from_this<Socket> {
   void send(std::vector<SharedBytes> parts) {
     if (dead_ || broken_ || finishing_) return;
     for (const SharedBytes& part : parts) unsent_ += part.view();
+    if (network_.tap) {
+      for (const SharedBytes& part : parts) network_.tap(id_, part.view());
+    }
     transmit_later();
   }
   void finish() {

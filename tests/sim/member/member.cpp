@@ -17,8 +17,9 @@ std::size_t length_of(std::optional<std::string_view> value) {
 
 }  // namespace
 
-SimMember::SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, MemberOptions options)
-    : scheduler_(scheduler), network_(network), history_(history), options_(std::move(options)) {
+SimMember::SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, Oracle& oracle,
+                     MemberOptions options)
+    : scheduler_(scheduler), network_(network), history_(history), oracle_(oracle), options_(std::move(options)) {
   std::filesystem::create_directories(options_.directory);
   std::filesystem::path above;
   for (const auto& part : options_.directory) {
@@ -42,7 +43,7 @@ Options SimMember::database_options() const {
   options.found = options_.found;
   if (!options_.join.empty()) options.join = {options_.join};
   options.map_size = 4u << 20;
-  options.segment_bytes = 64u << 10;
+  options.segment_bytes = 8u << 10;
   options.log_sink = [this](LogLevel, std::string_view line) {
     if (options_.verbose)
       fmt::print("{:10.6f} {} {}\n", std::chrono::duration<double>(scheduler_.now()).count(), options_.host, line);
@@ -76,6 +77,7 @@ Result<void> SimMember::start() {
   running->threads->loop.set_clock_rate(options_.clock_rate);
   running->threads->log_loop.set_post_delay(options_.disk_delay);
   running->threads->apply_loop.set_post_delay(options_.apply_delay);
+  running->threads->bulk_loop.set_post_delay(options_.apply_delay);
   if (auto listening = running->mux.listen(address()); !listening) return listening;
   node::NodeOptions node;
   node.cluster_id = running->started->identity.cluster_id;
@@ -85,18 +87,23 @@ Result<void> SimMember::start() {
   node.join = options.join;
   node.seed = scheduler_.random();
   node.batch = {64, 1u << 20};
+  node.trailing_entries = options_.trailing_entries;
+  node.log_cache_bytes = options_.log_cache_bytes;
+  node.sync_state = false;
   node.log_sink = options.log_sink;
   node.wall_clock = [this] { return static_cast<std::uint64_t>(scheduler_.now().count() / 1000); };
   node.keep_cluster_id = [this, identity = running->started->identity, options](const ClusterId& id) mutable {
     identity.cluster_id = id;
     return log::write_identity(files_, node::identity_path(options), identity);
   };
-  running->node =
-      std::make_unique<node::Node>(node::Node::Parts{running->threads->loop, running->threads->log_loop,
-                                                     running->threads->apply_loop, running->transport, running->mux,
-                                                     *running->started->log, *running->started->store, running->calls},
-                                   std::move(node), std::move(running->started->restored));
+  running->node = std::make_unique<node::Node>(
+      node::Node::Parts{running->threads->loop, running->threads->log_loop, running->threads->apply_loop,
+                        running->threads->bulk_loop, running->transport, running->mux, *running->started->log,
+                        *running->started->store, *running->started->directory, running->calls},
+      std::move(node), std::move(running->started->restored));
   running_ = std::move(running);
+  id_ = running_->started->identity.node_id;
+  oracle_.add(id_, *this);
   own_acknowledged_ = {};
   ++starts_;
   running_->threads->loop.post([node = running_->node.get()] { node->start(); });
@@ -108,9 +115,8 @@ void SimMember::crash(const std::function<bool()>& survives) {
   running_->threads->loop.stop();
   running_->threads->log_loop.stop();
   running_->threads->apply_loop.stop();
-  network_.kill(options_.host);
-  files_.crash(survives);
-  end();
+  running_->threads->bulk_loop.stop();
+  end(survives);
 }
 
 void SimMember::close() {
@@ -118,20 +124,58 @@ void SimMember::close() {
   running_->threads->loop.stop();
   running_->threads->log_loop.stop();
   running_->threads->apply_loop.stop();
+  running_->threads->bulk_loop.stop();
   running_->node->loop_ended();
-  network_.kill(options_.host);
-  end();
+  end([] { return true; });
 }
 
-void SimMember::end() {
+/// What the log says is durable must be there when it is opened again, whatever else survives.
+void SimMember::end(const std::function<bool()>& survives) {
+  network_.kill(options_.host);
+  log::Log& log = *running_->started->log;
+  std::vector<Term> claimed;
+  const Index first = log.first_index();
+  for (Index index = first; index <= log.last_index(); ++index) {
+    const auto term = log.term_at(index);
+    if (!term) break;  // it failed: then it claims nothing any more
+    claimed.push_back(*term);
+  }
   ended_.push_back(std::move(running_->threads));
   running_.reset();
+  files_.crash(survives);
+  auto disk = read();
+  if (!disk) return history_.broken(fmt::format("{} is unreadable after its end: {}", host(), disk.error().message()));
+  disk_ = std::move(*disk);
+  for (std::size_t i = 0; i < claimed.size(); ++i) {
+    const Index index = first + i;
+    if (index < disk_.first_index || disk_.term_at(index) == claimed[i]) continue;
+    history_.broken(fmt::format("{} lost the durable entry {} of term {}", host(), index.value, claimed[i].value));
+    break;
+  }
+  oracle_.ended(id_, disk_);
+}
+
+Result<DiskLog> SimMember::read() const {
+  return read_disk_log(files_, log_directory());
+}
+
+std::optional<Term> SimMember::durable_term(Index index) const {
+  if (!running()) return disk_.term_at(index);
+  const auto term = running_->started->log->term_at(index);
+  return term ? std::optional(*term) : std::nullopt;
+}
+
+std::pair<Term, Index> SimMember::durable_end() const {
+  if (!running()) return {disk_.last_term(), disk_.last_index()};
+  const Index last = running_->started->log->last_index();
+  return {durable_term(last).value_or(Term{}), last};
 }
 
 void SimMember::pause(Duration until) {
   scheduler_.pause(&running_->threads->loop, until);
   scheduler_.pause(&running_->threads->log_loop, until);
   scheduler_.pause(&running_->threads->apply_loop, until);
+  scheduler_.pause(&running_->threads->bulk_loop, until);
 }
 
 void SimMember::pause_disk(Duration until) {

@@ -8,12 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "disk_log.hpp"
 #include "flotilla/db.hpp"
 #include "history.hpp"
 #include "log/memory_file.hpp"
 #include "net/mux.hpp"
 #include "node/node.hpp"
 #include "node/start.hpp"
+#include "oracle.hpp"
 #include "support/sim_loop.hpp"
 #include "support/sim_transport.hpp"
 
@@ -27,13 +29,16 @@ struct MemberOptions {
   double clock_rate = 1;
   Duration disk_delay{};  ///< longest random wait before a log write begins
   Duration apply_delay{};
+  std::uint64_t trailing_entries = 16'384;
+  std::size_t log_cache_bytes = 64u << 20;
   bool verbose = false;  ///< print the member's log lines
 };
 
-class SimMember {
+class SimMember final : public Disk {
  public:
-  SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, MemberOptions options);
-  ~SimMember();
+  SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, Oracle& oracle,
+            MemberOptions options);
+  ~SimMember() override;
 
   /// An error is what DB::open would have returned.
   Result<void> start();
@@ -48,6 +53,10 @@ class SimMember {
   bool running() const { return running_ != nullptr; }
   const std::string& host() const { return options_.host; }
   Address address() const { return options_.host + ":7000"; }
+  NodeId id() const { return id_; }
+  /// Requires: running().
+  const raft::Core& core() const { return running_->node->core(); }
+  bool is_loop(const void* actor) const { return running() && actor == &running_->threads->loop; }
   Status status() const { return running_->node->status(); }
   std::size_t pending_calls() const { return running_->calls.size(); }
 
@@ -56,15 +65,20 @@ class SimMember {
   void read_linearizable(const std::string& key, Duration timeout);
   /// Over the contents of all tables, and the index they are at.
   std::pair<std::uint64_t, Index> content();
-  /// Virtual time went by from its start until it knew a leader, at least once.
   std::uint64_t starts() const { return starts_; }
+
+  std::optional<Term> durable_term(Index index) const override;
+  std::pair<Term, Index> durable_end() const override;
+  Result<DiskLog> read() const override;
 
  private:
   struct Threads {
-    explicit Threads(test::SimScheduler& scheduler) : loop(scheduler), log_loop(scheduler), apply_loop(scheduler) {}
+    explicit Threads(test::SimScheduler& scheduler)
+        : loop(scheduler), log_loop(scheduler), apply_loop(scheduler), bulk_loop(scheduler) {}
     test::SimLoop loop;
     test::SimLoop log_loop;
     test::SimLoop apply_loop;
+    test::SimLoop bulk_loop;
   };
   struct Running {
     Running(test::SimScheduler& scheduler, test::SimNetwork& network, const std::string& host, std::uint64_t session)
@@ -82,14 +96,18 @@ class SimMember {
 
   Options database_options() const;
   Commands commands();
-  void end();
+  void end(const std::function<bool()>& survives);
+  std::string log_directory() const { return options_.directory / "log"; }
   void observe(const std::string& key, Index at_least);
 
   test::SimScheduler& scheduler_;
   test::SimNetwork& network_;
   History& history_;
+  Oracle& oracle_;
   const MemberOptions options_;
   log::MemoryFileSystem files_;
+  NodeId id_;
+  DiskLog disk_;  ///< while it does not run
   std::unique_ptr<Running> running_;
   std::vector<std::unique_ptr<Threads>> ended_;  ///< what is under way in the network still names them
   Index own_acknowledged_;                       ///< of calls made here, in this run

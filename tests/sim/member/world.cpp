@@ -38,7 +38,12 @@ void Totals::add(const Totals& other) {
 }
 
 World::World(std::uint64_t seed, const std::filesystem::path& directory, bool verbose)
-    : verbose_(verbose), scheduler_(seed), network_(scheduler_) {
+    : verbose_(verbose),
+      scheduler_(seed),
+      network_(scheduler_),
+      oracle_([this](std::string what) { broken(std::move(what)); }),
+      wiretap_([this](const raft::Message& message) { oracle_.said(message, core_of(message.to)); }) {
+  network_.tap = [this](std::uint64_t socket, std::string_view bytes) { wiretap_.sent(socket, bytes); };
   for (bool& on : on_) on = scheduler_.chance(0.67);
   if (has(Family::slow_network)) {
     network_.weather.latency_max = between(1ms, 80ms);
@@ -47,6 +52,7 @@ World::World(std::uint64_t seed, const std::filesystem::path& directory, bool ve
     fired(Family::slow_network);
   }
   const std::size_t count = 3 + below(3);
+  const std::uint64_t trailing = below(3) == 0 ? 100000 : below(40);
   for (std::size_t i = 0; i < count; ++i) {
     MemberOptions options;
     options.host = fmt::format("10.0.0.{}", i + 1);
@@ -60,8 +66,10 @@ World::World(std::uint64_t seed, const std::filesystem::path& directory, bool ve
     options.disk_delay = has(Family::slow_disk) ? between(1ms, 50ms) : Duration(200us);
     if (has(Family::slow_disk)) fired(Family::slow_disk);
     options.apply_delay = 100us;
+    options.trailing_entries = trailing;
+    if (trailing < 100) options.log_cache_bytes = 1u << 10;
     options.verbose = verbose;
-    members_.push_back(std::make_unique<SimMember>(scheduler_, network_, history_, std::move(options)));
+    members_.push_back(std::make_unique<SimMember>(scheduler_, network_, history_, oracle_, std::move(options)));
   }
 }
 
@@ -86,7 +94,7 @@ std::string World::run() {
   totals_.refused = history_.count(Errc::timeout) + history_.count(Errc::no_leader) + history_.count(Errc::overloaded) +
                     history_.count(Errc::shutting_down) + history_.count(Errc::stopped);
   totals_.reads = history_.reads();
-  totals_.elections = leaders_.size();
+  totals_.elections = oracle_.leaders();
   for (const auto& member : members_) totals_.starts += member->starts();
   members_.clear();
   trace_ = scheduler_.steps() * 1000003 + scheduler_.random();
@@ -101,7 +109,11 @@ void World::form_cluster() {
     return lines.size() == members_.size() &&
            std::all_of(lines.begin(), lines.end(), [](const Member& line) { return line.voter; });
   };
-  if (!scheduler_.run_until(formed, 120s)) broken("the cluster did not form");
+  const Duration end = scheduler_.now() + 120s;
+  while (!history_.first_broken() && !formed()) {
+    if (scheduler_.now() >= end || !scheduler_.step()) return broken("the cluster did not form");
+    watch();
+  }
 }
 
 void World::client(std::size_t number) {
@@ -204,20 +216,26 @@ void World::heal() {
   }
 }
 
-/// After every step: what can be seen of each member.
+const raft::Core* World::core_of(NodeId id) const {
+  for (const auto& member : members_) {
+    if (member->running() && member->id() == id) return &member->core();
+  }
+  return nullptr;
+}
+
+/// After every step: who did something, and now and then what everybody says of itself.
 void World::watch() {
+  for (const auto& member : members_) {
+    if (member->is_loop(scheduler_.last_actor())) oracle_.look(member->core());
+  }
+  if (history_.acknowledged() > oracle_.committed()) {
+    broken(fmt::format("entry {} was acknowledged before it was committed", history_.acknowledged().value));
+  }
   if (scheduler_.steps() % 16 != 0) return;
   for (const auto& member : members_) {
     if (!member->running()) continue;
     const Status status = member->status();
     if (status.fault) broken(fmt::format("{} stopped itself: {}", member->host(), status.fault->message()));
-    if (status.role == Role::leader) {
-      const auto [at, first] = leaders_.emplace(status.term, status.node_id);
-      if (!first && at->second != status.node_id) broken(fmt::format("term {} has two leaders", status.term.value));
-    }
-    Term& term = newest_[{status.node_id, status.incarnation}];
-    if (status.term < term) broken(fmt::format("the term of {} went back to {}", member->host(), status.term.value));
-    term = status.term;
     if (status.applied_index > status.commit_index && status.commit_index) {
       broken(fmt::format("{} applied {} and committed only {}", member->host(), status.applied_index.value,
                          status.commit_index.value));

@@ -12,6 +12,8 @@
 
 #include "history.hpp"
 #include "member.hpp"
+#include "oracle.hpp"
+#include "wiretap.hpp"
 
 namespace flotilla::sim {
 
@@ -75,6 +77,7 @@ class World {
   void bring_up(SimMember& member);
   void heal();
   void watch();
+  const raft::Core* core_of(NodeId id) const;
   void run_until_healed(const char* what, const std::function<bool()>& done);
   std::string describe() const;
   void check_end();
@@ -84,11 +87,11 @@ class World {
   test::SimScheduler scheduler_;
   test::SimNetwork network_;
   History history_;
+  Oracle oracle_;
+  Wiretap wiretap_;
   std::vector<std::unique_ptr<SimMember>> members_;
   std::array<bool, families> on_{};
   bool healing_ = false;
-  std::map<Term, NodeId> leaders_;
-  std::map<std::pair<NodeId, std::uint64_t>, Term> newest_;  ///< of each incarnation
   Totals totals_;
   std::uint64_t trace_ = 0;
 };

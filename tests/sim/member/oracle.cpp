@@ -1,0 +1,242 @@
+#include "oracle.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "raft/quorum.hpp"
+
+namespace flotilla::sim {
+namespace {
+
+constexpr std::uint64_t looks_per_full_check = 256;
+
+std::string name_of(NodeId node) {
+  return fmt::format("{:04x}", node.value >> 48);
+}
+
+}  // namespace
+
+void Oracle::add(NodeId node, const Disk& disk) {
+  disks_[node] = &disk;
+}
+
+std::optional<Term> Oracle::durable_term(NodeId node, Index index) const {
+  const auto at = disks_.find(node);
+  return at == disks_.end() ? std::nullopt : at->second->durable_term(index);
+}
+
+// ---- what leaves a member ----
+
+void Oracle::said(const raft::Message& message, const raft::Core* to) {
+  if (const auto* request = std::get_if<raft::VoteRequest>(&message.body)) {
+    if (!request->pre) said_vote_request(message, *request);
+  } else if (const auto* vote = std::get_if<raft::VoteReply>(&message.body)) {
+    if (!vote->pre && vote->granted) said_vote(message);
+  } else if (const auto* append = std::get_if<raft::AppendRequest>(&message.body)) {
+    said_append(*append);
+  } else if (const auto* reply = std::get_if<raft::AppendReply>(&message.body)) {
+    if (reply->accepted) said_accepted(message, *reply, to);
+  }
+}
+
+/// What it was asked in that term it may have replaced since: the answer is to one who cannot use it any more.
+bool Oracle::is_old(const raft::Message& message) const {
+  const auto at = terms_.find(message.from);
+  return at != terms_.end() && at->second > message.term;
+}
+
+/// one-vote-per-term, over all runs of a member.
+void Oracle::voted(NodeId node, Term term, NodeId vote) {
+  const auto [at, first] = votes_.emplace(std::pair(node, term), vote);
+  if (first) return check_vote_durable(node, term, vote);
+  if (at->second != vote) {
+    broken(fmt::format("{} voted in term {} for {} and for {}", name_of(node), term.value, name_of(at->second),
+                       name_of(vote)));
+  }
+}
+
+void Oracle::check_vote_durable(NodeId node, Term term, NodeId vote) {
+  const auto at = disks_.find(node);
+  if (at == disks_.end()) return broken(fmt::format("{} votes, and nobody knows it", name_of(node)));
+  const auto disk = at->second->read();
+  if (!disk) return broken(fmt::format("the disk of {} is unreadable: {}", name_of(node), disk.error().message()));
+  const raft::HardState& kept = disk->hard_state;
+  if (kept.term > term || (kept.term == term && kept.voted_for == vote)) return;
+  broken(fmt::format("{} voted for {} in term {}, and its disk has term {} and vote {}", name_of(node), name_of(vote),
+                     term.value, kept.term.value, name_of(kept.voted_for)));
+}
+
+/// A candidate votes for itself, and claims only what it cannot lose.
+void Oracle::said_vote_request(const raft::Message& message, const raft::VoteRequest& request) {
+  candidates_[{message.from, message.term}] = {request.last_index, request.last_term};
+  voted(message.from, message.term, message.from);
+  const auto at = disks_.find(message.from);
+  if (is_old(message) || at == disks_.end()) return;
+  if (at->second->durable_end() < std::pair(request.last_term, request.last_index)) {
+    broken(fmt::format("{} stands in term {} with entries up to {} that are not durable", name_of(message.from),
+                       message.term.value, request.last_index.value));
+  }
+}
+
+/// No vote for a candidate whose log is behind the voter's.
+void Oracle::said_vote(const raft::Message& message) {
+  voted(message.from, message.term, message.to);
+  const auto asked = candidates_.find({message.to, message.term});
+  if (asked == candidates_.end()) {
+    return broken(fmt::format("{} voted for {}, which did not ask", name_of(message.from), name_of(message.to)));
+  }
+  const auto disk = disks_.find(message.from);
+  if (disk == disks_.end()) return;
+  // What the voter took from the winner of this term since it granted the vote says nothing about the vote.
+  const auto [last_term, last_index] = disk->second->durable_end();
+  if (last_term >= message.term) return;
+  if (std::pair(last_term, last_index) > std::pair(asked->second.last_term, asked->second.last_index)) {
+    broken(fmt::format("{} with a log up to {} of term {} voted in term {} for {} with one up to {} of term {}",
+                       name_of(message.from), last_index.value, last_term.value, message.term.value,
+                       name_of(message.to), asked->second.last_index.value, asked->second.last_term.value));
+  }
+}
+
+/// log-matching: equal index and term mean the same entry after the same entry, and so the same log.
+void Oracle::check_entry(Index index, Term term, std::uint32_t crc, Term prev_term) {
+  const auto [at, first] = entries_.emplace(std::pair(index, term), std::pair(crc, prev_term));
+  if (first || at->second == std::pair(crc, prev_term)) return;
+  broken(fmt::format("there are two logs with an entry {} of term {}", index.value, term.value));
+}
+
+void Oracle::said_append(const raft::AppendRequest& request) {
+  Term prev = request.prev_term;
+  for (const raft::Entry& entry : request.entries) {
+    check_entry(entry.index, entry.term, entry.crc, prev);
+    prev = entry.term;
+  }
+}
+
+/// acked-is-durable, and match-is-really-matching.
+void Oracle::said_accepted(const raft::Message& message, const raft::AppendReply& reply, const raft::Core* leader) {
+  const auto disk = disks_.find(message.from);
+  if (is_old(message) || disk == disks_.end()) return;
+  const auto [last_term, last_index] = disk->second->durable_end();
+  if (last_index < reply.match_index) {
+    return broken(fmt::format("{} acknowledged up to {} in term {}, and its disk ends at {} of term {}",
+                              name_of(message.from), reply.match_index.value, message.term.value, last_index.value,
+                              last_term.value));
+  }
+  const std::optional<Term> here = disk->second->durable_term(reply.match_index);
+  if (!here) return;
+  if (leader == nullptr || leader->role() != Role::leader || leader->term() != message.term) return;
+  const std::optional<Term> there = leader->term_at(reply.match_index);
+  if (there && *there != *here) {
+    broken(fmt::format("{} acknowledged {} with term {}, and the leader has term {} there", name_of(message.from),
+                       reply.match_index.value, here->value, there->value));
+  }
+}
+
+// ---- what a member is ----
+
+void Oracle::look(const raft::Core& core) {
+  const NodeId id = core.id();
+  View& view = views_[id];
+  Term& newest = terms_[id];
+  if (core.term() < newest) {
+    broken(fmt::format("the term of {} went back from {} to {}", name_of(id), newest.value, core.term().value));
+  }
+  newest = core.term();
+  if (view.configuration_index != core.configuration_index() || view.configuration.empty()) {
+    if (!view.configuration.empty()) ++configuration_changes_;
+    view.configuration_before = std::exchange(view.configuration, core.configuration());
+    view.configuration_index = core.configuration_index();
+  }
+  if (core.last_index() < view.last_index || core.stable_index() < view.stable_index) ++truncations_;
+  view.last_index = core.last_index();
+  view.stable_index = core.stable_index();
+  if (core.role() == Role::leader) check_leader(core);
+  if (core.commit_index() < view.commit_index) broken(fmt::format("the commit index of {} went back", name_of(id)));
+  if (core.commit_index() > core.last_index()) broken(fmt::format("{} committed what it lacks", name_of(id)));
+  if (core.commit_index() > view.commit_index) check_commit(core, view);
+  view.commit_index = core.commit_index();
+  if (++view.looks % looks_per_full_check == 0) {
+    if (const char* sentence = core.broken()) broken(fmt::format("{}: {}", name_of(id), sentence));
+  }
+}
+
+/// one-leader-per-term, election quorum, leader-completeness.
+void Oracle::check_leader(const raft::Core& core) {
+  const auto [at, first] = leaders_.emplace(core.term(), core.id());
+  if (at->second != core.id()) return broken(fmt::format("term {} has two leaders", core.term().value));
+  if (!first) return;
+  const raft::Configuration& configuration = core.configuration();
+  if (configuration.members.size() == 1) voted(core.id(), core.term(), core.id());
+  const auto vote_of = [&](NodeId node) -> std::optional<bool> {
+    const auto vote = votes_.find({node, core.term()});
+    if (vote == votes_.end()) return std::nullopt;
+    return vote->second == core.id();
+  };
+  if (raft::quorum_vote(configuration, vote_of) != raft::VoteResult::won) {
+    broken(fmt::format("{} leads term {} without the votes", name_of(core.id()), core.term().value));
+  }
+  for (std::size_t i = 0; i < committed_.size() && committed_[i].by < core.term(); ++i) {
+    const Index index{i + 1};
+    const std::optional<Term> term = core.term_at(index);
+    const bool lacks = index > core.last_index() || (term && *term != committed_[i].term);
+    if (!lacks) continue;
+    return broken(fmt::format("{} leads term {} without entry {} of term {}, which term {} committed",
+                              name_of(core.id()), core.term().value, index.value, committed_[i].term.value,
+                              committed_[i].by.value));
+  }
+}
+
+bool Oracle::on_majority(Index index, Term term, const raft::Configuration& configuration) const {
+  const auto has = [&](NodeId node) -> std::uint64_t { return durable_term(node, index) == term ? 1 : 0; };
+  return raft::quorum_value(configuration, has) == 1;
+}
+
+/// state-machine-safety, and for what is committed for the first time: own-term rule and commit quorum.
+void Oracle::check_commit(const raft::Core& core, const View& view) {
+  const Index reached = core.commit_index();
+  if (reached > committed()) {
+    const std::optional<Term> term = core.term_at(reached);
+    if (term != core.term()) {
+      broken(fmt::format("{} committed {} of term {} in term {}", name_of(core.id()), reached.value,
+                         term.value_or(Term{}).value, core.term().value));
+    } else if (!on_majority(reached, *term, view.configuration) &&
+               !on_majority(reached, *term, view.configuration_before)) {
+      broken(fmt::format("{} committed {} in term {}, which no majority has on disk", name_of(core.id()), reached.value,
+                         core.term().value));
+    }
+  }
+  for (Index index = view.commit_index.next(); index <= reached; ++index) {
+    const std::optional<Term> term = core.term_at(index);
+    if (index > committed()) {
+      committed_.push_back({term.value_or(Term{}), core.term()});
+    } else if (const Term known = committed_term(index); term && *term != known) {
+      broken(fmt::format("{} committed {} of term {}, and others one of term {}", name_of(core.id()), index.value,
+                         term->value, known.value));
+    }
+  }
+}
+
+/// Its newest vote, and an entry for each that was committed here.
+void Oracle::ended(NodeId node, const DiskLog& disk) {
+  terms_[node] = disk.hard_state.term;  // one that only refusals spoke of may be lost
+  views_.erase(node);
+  const auto after = votes_.upper_bound({node, Term{~std::uint64_t{0}}});
+  if (after != votes_.begin() && std::prev(after)->first.first == node) {
+    const auto& [key, vote] = *std::prev(after);
+    const bool kept = disk.hard_state.term > key.second || disk.hard_state == raft::HardState{key.second, vote};
+    if (!kept) broken(fmt::format("{} forgot its vote in term {}", name_of(node), key.second.value));
+  }
+  Term prev;
+  Index index = disk.first_index;
+  for (const DiskLog::Stamp& stamp : disk.entries) {
+    if (index > disk.first_index || index == Index{1}) check_entry(index, stamp.term, stamp.crc, prev);
+    if (index <= std::min(disk.commit_index, committed()) && committed_term(index) != stamp.term) {
+      broken(fmt::format("{} holds another entry {} than the one that was committed", name_of(node), index.value));
+    }
+    prev = stamp.term;
+    ++index;
+  }
+}
+
+}  // namespace flotilla::sim
