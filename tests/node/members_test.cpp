@@ -345,8 +345,12 @@ TEST_CASE("a member that comes back at another address is found there") {
   Cluster cluster(3);
   SUBCASE("one") {
     std::size_t moved = 0;
-    SUBCASE("a follower") { moved = cluster.follower(); }
-    SUBCASE("the leader") { moved = cluster.leader(); }
+    SUBCASE("a follower") {
+      moved = cluster.follower();
+    }
+    SUBCASE("the leader") {
+      moved = cluster.leader();
+    }
     const NodeId id = cluster.id(moved);
     const Address old = cluster.options(moved).listen;
     cluster.stop(moved);
