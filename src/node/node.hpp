@@ -149,7 +149,7 @@ class Node {
   bool belongs() const;
   std::vector<Refusal> receive_calls(std::vector<ForwardedCall> calls);
   std::optional<Refusal> receive_call(ForwardedCall& call);
-  JoinAnswer receive_join(const Member& member);
+  JoinAnswer receive_join(const Member& member, bool stranger);
   ChangeAnswer carry_out(const Change& change);
   Changes make_changes();
   void check_removed();
