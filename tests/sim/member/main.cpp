@@ -4,18 +4,20 @@
 #include <atomic>
 #include <cstring>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "base/assert.hpp"
+#include "report.hpp"
 #include "world.hpp"
 
 namespace {
 
-using flotilla::sim::Family;
-using flotilla::sim::Totals;
+using flotilla::sim::Report;
 using flotilla::sim::World;
 
 struct Arguments {
@@ -47,6 +49,11 @@ std::filesystem::path scratch() {
   return base / fmt::format("flotilla-sim-{}", ::getpid());
 }
 
+/// Caught by the world, which then names its seed.
+[[noreturn]] void throw_broken(const char* expression, const char* file, int line) {
+  throw std::logic_error(fmt::format("{}:{}: {}", file, line, expression));
+}
+
 class Runs {
  public:
   explicit Runs(const Arguments& arguments) : arguments_(arguments), next_(arguments.from) {}
@@ -73,36 +80,31 @@ class Runs {
     std::error_code code;
     std::filesystem::remove_all(directory, code);
     const std::lock_guard lock(mutex_);
-    totals_.add(world.totals());
+    report_.add(world.counts());
     if (arguments_.verbose) fmt::print("seed {}: trace {:016x}\n", seed, world.trace());
     if (broken.empty()) return;
     ++failed_;
     fmt::print("seed {} FAILED: {}\n  again: ./dev sim --seeds 1 --from {}\n", seed, broken, seed);
     std::fflush(stdout);
   }
-  void report() const {
-    fmt::print(
-        "member simulation: {} seeds, {} failed, {} events, {} commands ({} succeeded, {} refused, {} unknown), {} "
-        "reads\n",
-        totals_.seeds, failed_, totals_.events, totals_.operations, totals_.succeeded, totals_.refused, totals_.unknown,
-        totals_.reads);
-    fmt::print("  {} leaders elected, {} member starts; faults:", totals_.elections, totals_.starts);
-    for (std::size_t i = 0; i < flotilla::sim::families; ++i) {
-      fmt::print(" {} {}", to_string(static_cast<Family>(i)), totals_.faults[i]);
-    }
-    fmt::print("\n");
+  void report() {
+    const std::string missing = report_.missing();
+    if (!missing.empty()) ++failed_;
+    fmt::print("member simulation: {} seeds, {} failed\n{}", arguments_.seeds, failed_, report_.text());
+    if (!missing.empty()) fmt::print("FAILED: in so many seeds these never struck:{}\n", missing);
   }
 
   const Arguments arguments_;
   std::atomic<std::uint64_t> next_;
   std::mutex mutex_;
-  Totals totals_;
+  Report report_;
   std::uint64_t failed_ = 0;
 };
 
 }  // namespace
 
 int main(int count, char** values) {
+  flotilla::set_assert_handler(throw_broken);
   Arguments arguments;
   if (!parse(count, values, arguments)) {
     fmt::print(stderr, "usage: member_sim [--seeds N] [--from SEED] [--verbose]\n");

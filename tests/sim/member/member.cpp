@@ -20,18 +20,25 @@ std::size_t length_of(std::optional<std::string_view> value) {
 SimMember::SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, Oracle& oracle,
                      MemberOptions options)
     : scheduler_(scheduler), network_(network), history_(history), oracle_(oracle), options_(std::move(options)) {
+  make_directories();
+}
+
+void SimMember::make_directories() {
+  files_ = std::make_unique<log::MemoryFileSystem>();
+  faulty_ = std::make_unique<log::FaultyFileSystem>(*files_);
   std::filesystem::create_directories(options_.directory);
   std::filesystem::path above;
   for (const auto& part : options_.directory) {
     const std::filesystem::path path = above / part;
-    const bool made = files_.make_directory(path.string()) && (above.empty() || files_.sync_directory(above.string()));
+    const bool made =
+        files_->make_directory(path.string()) && (above.empty() || files_->sync_directory(above.string()));
     if (!made && !above.empty()) history_.broken("the simulated disk refuses " + path.string());
     above = path;
   }
 }
 
 SimMember::~SimMember() {
-  if (running()) crash([] { return true; });
+  if (running()) kill();
   std::error_code code;
   std::filesystem::remove_all(options_.directory, code);
 }
@@ -41,7 +48,7 @@ Options SimMember::database_options() const {
   options.data_dir = options_.directory;
   options.listen = address();
   options.found = options_.found;
-  if (!options_.join.empty()) options.join = {options_.join};
+  options.join = options_.join;
   options.map_size = 4u << 20;
   options.segment_bytes = 64u << 10;
   options.log_sink = [this](LogLevel, std::string_view line) {
@@ -70,7 +77,7 @@ Result<void> SimMember::start() {
   const Options options = database_options();
   auto running = std::make_unique<Running>(scheduler_, network_, options_.host, scheduler_.random() | 1);
   auto started =
-      node::start({.files = files_, .random = scheduler_.random(), .prepare_ahead = false, .sync_state = false},
+      node::start({.files = *faulty_, .random = scheduler_.random(), .prepare_ahead = false, .sync_state = false},
                   options, commands());
   if (!started) return fail(started.error());
   running->started.emplace(std::move(*started));
@@ -90,7 +97,7 @@ Result<void> SimMember::start() {
   node.wall_clock = [this] { return static_cast<std::uint64_t>(scheduler_.now().count() / 1000); };
   node.keep_cluster_id = [this, identity = running->started->identity, options](const ClusterId& id) mutable {
     identity.cluster_id = id;
-    return log::write_identity(files_, node::identity_path(options), identity);
+    return log::write_identity(*faulty_, node::identity_path(options), identity);
   };
   running->node =
       std::make_unique<node::Node>(node::Node::Parts{running->threads->loop, running->threads->log_loop,
@@ -106,37 +113,52 @@ Result<void> SimMember::start() {
   return {};
 }
 
-void SimMember::crash(const std::function<bool()>& survives) {
-  // The threads stop where they are; nothing of what they were about to do happens.
+void SimMember::stop_threads() {
+  // They stop where they are; nothing of what they were about to do happens.
   running_->threads->loop.stop();
   running_->threads->log_loop.stop();
   running_->threads->apply_loop.stop();
-  end(survives);
+}
+
+void SimMember::lose_power(const Survives& survives) {
+  if (running()) stop_threads();
+  files_->crash(survives);
+  end();
+}
+
+void SimMember::kill() {
+  if (running()) stop_threads();
+  end();
 }
 
 void SimMember::close() {
   running_->node->stop(Error(Errc::shutting_down, "closed"));
-  running_->threads->loop.stop();
-  running_->threads->log_loop.stop();
-  running_->threads->apply_loop.stop();
+  stop_threads();
   running_->node->loop_ended();
-  end([] { return true; });
+  end();
 }
 
 /// What the log says is durable must be there when it is opened again, whatever else survives.
-void SimMember::end(const std::function<bool()>& survives) {
-  network_.kill(options_.host);
-  log::Log& log = *running_->started->log;
+void SimMember::end() {
   std::vector<Term> claimed;
-  const Index first = log.first_index();
-  for (Index index = first; index <= log.last_index(); ++index) {
-    const auto term = log.term_at(index);
-    if (!term) break;  // it failed: then it claims nothing any more
-    claimed.push_back(*term);
+  Index first{1};
+  if (running()) {
+    network_.kill(options_.host);
+    log::Log& log = *running_->started->log;
+    first = log.first_index();
+    for (Index index = first; index <= log.last_index(); ++index) {
+      const auto term = log.term_at(index);
+      if (!term) break;  // it failed: then it claims nothing any more
+      claimed.push_back(*term);
+    }
+    ended_.push_back(std::move(running_->threads));
+    running_.reset();
+  } else {
+    for (const DiskLog::Stamp& stamp : disk_.entries) claimed.push_back(stamp.term);
+    first = disk_.first_index;
   }
-  ended_.push_back(std::move(running_->threads));
-  running_.reset();
-  files_.crash(survives);
+  mend_files();
+  if (!id_) return;  // its first start failed: it is nobody yet
   auto disk = read();
   if (!disk) return history_.broken(fmt::format("{} is unreadable after its end: {}", host(), disk.error().message()));
   disk_ = std::move(*disk);
@@ -149,14 +171,70 @@ void SimMember::end(const std::function<bool()>& survives) {
   oracle_.ended(id_, disk_);
 }
 
+// ---- damage ----
+
+void SimMember::take_image() {
+  image_ = files_->clone();
+  image_->crash([] { return false; });
+  image_configuration_index_ = core().configuration_index();
+  const std::filesystem::path copy = options_.directory.string() + "-image";
+  std::filesystem::remove_all(copy);
+  std::filesystem::copy(options_.directory / "state", copy, std::filesystem::copy_options::recursive);
+}
+
+void SimMember::set_back() {
+  files_ = std::move(image_);
+  faulty_ = std::make_unique<log::FaultyFileSystem>(*files_);
+  const std::filesystem::path copy = options_.directory.string() + "-image";
+  std::filesystem::remove_all(options_.directory / "state");
+  std::filesystem::rename(copy, options_.directory / "state");
+  auto disk = read();
+  if (!disk) return history_.broken(fmt::format("an image of {}: {}", host(), disk.error().message()));
+  disk_ = std::move(*disk);
+  oracle_.set_back(id_, disk_);
+}
+
+void SimMember::rot() {
+  const std::vector<Place> blocks = settled_blocks(*files_, log_directory());
+  const std::string identity = options_.directory / "node";
+  Place place{identity, 0, files_->contents(identity).size()};
+  if (!blocks.empty() && !scheduler_.chance(0.1)) place = blocks[scheduler_.below(blocks.size())];
+  std::string bytes = files_->contents(place.path);
+  const std::size_t at = place.offset + scheduler_.below(place.bytes);
+  bytes[at] = static_cast<char>(bytes[at] ^ (1 << scheduler_.below(8)));
+  files_->set_contents(place.path, bytes);
+}
+
+void SimMember::wipe(std::vector<Address> join) {
+  class Ghost final : public Disk {
+   public:
+    explicit Ghost(DiskLog disk) : disk_(std::move(disk)) {}
+    std::optional<Term> durable_term(Index index) const override { return disk_.term_at(index); }
+    std::pair<Term, Index> durable_end() const override { return {disk_.last_term(), disk_.last_index()}; }
+    Result<DiskLog> read() const override { return disk_; }
+
+   private:
+    const DiskLog disk_;
+  };
+  ghosts_.push_back(std::make_unique<Ghost>(std::exchange(disk_, {})));
+  oracle_.add(std::exchange(id_, {}), *ghosts_.back());
+  options_.found = false;
+  options_.join = std::move(join);
+  std::filesystem::remove_all(options_.directory);
+  make_directories();
+}
+
 Result<DiskLog> SimMember::read() const {
-  return read_disk_log(files_, log_directory());
+  return read_disk_log(*files_, log_directory());
 }
 
 std::optional<Term> SimMember::durable_term(Index index) const {
   if (!running()) return disk_.term_at(index);
-  const auto term = running_->started->log->term_at(index);
-  return term ? std::optional(*term) : std::nullopt;
+  log::Log& log = *running_->started->log;
+  if (const auto term = log.term_at(index)) return *term;
+  if (index > log.last_index()) return std::nullopt;
+  const auto disk = read();  // it failed, but what is durable stays so
+  return disk ? disk->term_at(index) : std::nullopt;
 }
 
 std::pair<Term, Index> SimMember::durable_end() const {

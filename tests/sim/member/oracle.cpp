@@ -144,7 +144,7 @@ void Oracle::look(const raft::Core& core) {
   }
   newest = core.term();
   if (view.configuration_index != core.configuration_index() || view.configuration.empty()) {
-    if (!view.configuration.empty()) ++configuration_changes_;
+    configurations_.insert(core.configuration_index());
     view.configuration_before = std::exchange(view.configuration, core.configuration());
     view.configuration_index = core.configuration_index();
   }
@@ -156,6 +156,7 @@ void Oracle::look(const raft::Core& core) {
   if (core.commit_index() > core.last_index()) broken(fmt::format("{} committed what it lacks", name_of(id)));
   if (core.commit_index() > view.commit_index) check_commit(core, view);
   view.commit_index = core.commit_index();
+  view.term = core.term();
   if (++view.looks % looks_per_full_check == 0) {
     if (const char* sentence = core.broken()) broken(fmt::format("{}: {}", name_of(id), sentence));
   }
@@ -197,7 +198,8 @@ void Oracle::check_commit(const raft::Core& core, const View& view) {
   const Index reached = core.commit_index();
   if (reached > committed()) {
     const std::optional<Term> term = core.term_at(reached);
-    if (term != core.term()) {
+    const bool own = term && (*term == core.term() || *term == view.term);
+    if (!own) {
       broken(fmt::format("{} committed {} of term {} in term {}", name_of(core.id()), reached.value,
                          term.value_or(Term{}).value, core.term().value));
     } else if (!on_majority(reached, *term, view.configuration) &&
@@ -209,12 +211,20 @@ void Oracle::check_commit(const raft::Core& core, const View& view) {
   for (Index index = view.commit_index.next(); index <= reached; ++index) {
     const std::optional<Term> term = core.term_at(index);
     if (index > committed()) {
-      committed_.push_back({term.value_or(Term{}), core.term()});
+      committed_.push_back({term.value_or(Term{}), view.term ? view.term : core.term()});
     } else if (const Term known = committed_term(index); term && *term != known) {
       broken(fmt::format("{} committed {} of term {}, and others one of term {}", name_of(core.id()), index.value,
                          term->value, known.value));
     }
   }
+}
+
+void Oracle::set_back(NodeId node, const DiskLog& disk) {
+  terms_[node] = disk.hard_state.term;
+  std::erase_if(votes_, [&](const auto& vote) {
+    return vote.first.first == node && vote.first.second >= disk.hard_state.term &&
+           disk.hard_state != raft::HardState{vote.first.second, vote.second};
+  });
 }
 
 /// Its newest vote, and an entry for each that was committed here.

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,13 +47,17 @@ class Oracle {
   /// Its run is over; `disk` is what is left.
   void ended(NodeId node, const DiskLog& disk);
 
+  /// Its disk is an old one of its own: what it said since then it will not remember.
+  void set_back(NodeId node, const DiskLog& disk);
+
   Index committed() const { return Index{committed_.size()}; }
   std::size_t leaders() const { return leaders_.size(); }
   std::uint64_t truncations() const { return truncations_; }
-  std::uint64_t configuration_changes() const { return configuration_changes_; }
+  std::size_t configurations() const { return configurations_.size(); }
 
  private:
   struct View {  ///< what was seen of a core, in one run
+    Term term;   ///< before the event; it may have ended a term in which it committed something
     Index commit_index;
     Index last_index;
     Index stable_index;
@@ -94,8 +99,8 @@ class Oracle {
   std::map<std::pair<NodeId, Term>, NodeId> votes_;
   std::map<std::pair<NodeId, Term>, Claim> candidates_;
   std::map<std::pair<Index, Term>, std::pair<std::uint32_t, Term>> entries_;  ///< record and term of the one before
+  std::set<Index> configurations_;
   std::uint64_t truncations_ = 0;
-  std::uint64_t configuration_changes_ = 0;
 };
 
 }  // namespace flotilla::sim
