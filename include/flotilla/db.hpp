@@ -16,6 +16,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "flotilla/command.hpp"
 #include "flotilla/error.hpp"
@@ -52,7 +53,7 @@ class DB {
   /// Opens or creates the member in options.data_dir, and applies what its log says is committed.
   /// Blocking: as long as that takes; does not wait for a leader. A new directory needs `found`, `join`, or no
   /// `listen`. Errors: invalid_argument, in_use, io_error, disk_full, damaged, address_in_use, not_founded,
-  /// version_unsupported, map_full.
+  /// version_unsupported, map_full, removed.
   static Result<DB> open(const Options& options, const Commands& commands);
 
   DB(DB&&) noexcept;
@@ -88,6 +89,40 @@ class DB {
   [[nodiscard]] std::future<Result<Index>> barrier(CallOptions call = {});
   void barrier(IndexCompletion done, CallOptions call = {});
 
+  // ---- members
+  //
+  // May be called on any member, which asks the leader, and again whichever leader follows, until the deadline.
+  // Success means: the change is committed, a joint phase included, and this member has it in its own configuration
+  // (status().members). What is so already succeeds too, so asking again is always safe. One change is carried out at a
+  // time; others wait for it.
+  //
+  // Errors: invalid_argument (refused, with the reason), no_leader, timeout, overloaded, shutting_down, stopped:
+  // nothing was changed; outcome_unknown: something was begun, ask again to complete it. The message says what it
+  // waited for, such as how far a new voter is behind. Returns at once; from a completion or a command: ready with
+  // would_deadlock.
+  //
+  // A node that was removed never comes back under its id: it is told, stops with status().fault removed, and needs an
+  // empty directory to join anew. Addresses are data: a member that starts with another one makes it known by itself.
+
+  /// Adds a node as a learner, or moves one to another address. It stays a learner until promote(). The node itself has
+  /// to run with Options::join, and Options::join_as_learner if it should not become a voter by itself.
+  [[nodiscard]] std::future<Result<void>> add_learner(NodeId id, Address address, CallOptions call = {});
+  /// Makes a learner a voter; waits until it has caught up. Refused: no member.
+  [[nodiscard]] std::future<Result<void>> promote(NodeId id, CallOptions call = {});
+  /// Removes a member, also a dead one, also the leader, also this one (which then stops). No such member: success.
+  /// Refused: the last voter. A change that would leave no majority of voters that are alive waits.
+  [[nodiscard]] std::future<Result<void>> remove(NodeId id, CallOptions call = {});
+  /// Removes `old` and adds `replacement` in one step, so that the cluster never has fewer voters. A replacement that
+  /// is to vote is made a learner first and waited for.
+  [[nodiscard]] std::future<Result<void>> replace(NodeId old, Member replacement, CallOptions call = {});
+  /// Makes these, and nobody else, the members, in one step. New voters are made learners first and waited for.
+  /// Member::joining is ignored. Refused: no voter, an id or address twice, an id that was removed, over 64.
+  [[nodiscard]] std::future<Result<void>> change_members(std::vector<Member> members, CallOptions call = {});
+  /// Makes `to` the leader, or any voter but the present leader. Commands go on, after a pause of some round trips.
+  /// Refused: `to` is no voter, or there is no other.
+  [[nodiscard]] std::future<Result<void>> transfer_leadership(std::optional<NodeId> to = std::nullopt,
+                                                              CallOptions call = {});
+
   Status status() const;
   /// A hint: it may be outdated when the caller looks at it.
   bool is_leader() const;
@@ -98,8 +133,9 @@ class DB {
   StreamMux& streams();
   Result<void> service(Tag tag, StreamHandler handler) { return streams().service(tag, std::move(handler)); }
 
-  /// Ends every outstanding call, then stops in order: port, proposals, log, apply, state. Snapshots still open stay
-  /// valid. Idempotent. From a completion or a command: would_deadlock.
+  /// A leader first hands over to another voter, for an election timeout at most. Then ends every outstanding call, and
+  /// stops in order: port, proposals, log, apply, state. Snapshots still open stay valid. Idempotent. From a completion
+  /// or a command: would_deadlock.
   Result<void> close();
 
  private:

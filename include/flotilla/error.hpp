@@ -44,6 +44,7 @@ enum class Errc {
   too_many_tables = 43,      ///< the format's limit of named tables is reached
   closed = 44,               ///< the stream, service or database is closed
   not_found = 45,            ///< no such thing: a member, a service, a file
+  removed = 46,              ///< this member was removed from its cluster, for ever; an empty directory may join anew
 };
 
 const std::error_category& category() noexcept;

@@ -33,6 +33,9 @@ struct Options {
   bool found = false;
   /// Addresses of members of the cluster to join, any of them. Used while this member is not yet part of one.
   std::vector<Address> join;
+  /// False: a member that joins becomes a voter by itself once it has caught up. True: it stays a learner, which holds
+  /// everything and counts in no quorum, until DB::promote() or another change of members names it.
+  bool join_as_learner = false;
   /// Members state who they are but nothing proves it yet, so only loopback addresses are accepted. True: trust the
   /// network all the same.
   bool plain_text = false;
@@ -57,6 +60,11 @@ struct Options {
   /// batch.
   std::size_t batch_entries_max = 512;
   std::size_t batch_bytes_max = 4u << 20;
+  /// Applied entries that stay in the log for members that lag; one further behind gets a snapshot. More: disk, and
+  /// fewer snapshots. The log is cut in whole segments, so it may hold more.
+  std::uint64_t trailing_entries = 16'384;
+  /// Newest log entries that stay in memory for members that lag, in bytes. More: memory, and fewer reads of the log.
+  std::size_t log_cache_bytes = 64u << 20;
   /// Size of one log segment file.
   std::size_t segment_bytes = 16u << 20;
 

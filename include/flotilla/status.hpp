@@ -19,8 +19,21 @@ struct Member {
   NodeId id;
   Address address;     ///< empty for a one-member database without a port
   bool voter = false;  ///< false: a learner, which receives everything and counts in no quorum
+  /// A learner that the leader makes a voter as soon as it has caught up; one with false stays what it is.
+  bool joining = false;
 
   friend bool operator==(const Member&, const Member&) = default;
+};
+
+/// What a leader knows about another member.
+struct MemberProgress {
+  NodeId id;
+  Index match_index;       ///< it holds, durably, the leader's log up to here
+  bool caught_up = false;  ///< it holds all that it could; a learner may be promoted
+  /// Its log is not what it acknowledged: its disk was set back, or exchanged for a copy. It counts in no quorum; if it
+  /// stays so, replace it by a member with an empty directory.
+  bool rolled_back = false;
+  std::chrono::milliseconds silent{0};  ///< since the leader heard of it
 };
 
 struct Status {
@@ -32,17 +45,20 @@ struct Status {
   Term term;
   std::optional<Member> leader;  ///< as far as this member knows
   std::vector<Member> members;   ///< the newest configuration in its log, committed or not
-  Index commit_index;            ///< known to be on a majority
-  Index applied_index;           ///< in the local database, visible to read()
-  Index last_index;              ///< in the local log
-  Index stable_index;            ///< durable in the local log
-  Index first_index;             ///< oldest entry still in the local log
+  /// On the leader: the other members, as of its last tick (a fifth of a heartbeat). Empty elsewhere.
+  std::vector<MemberProgress> progress;
+  Index commit_index;                     ///< known to be on a majority
+  Index applied_index;                    ///< in the local database, visible to read()
+  Index last_index;                       ///< in the local log
+  Index stable_index;                     ///< durable in the local log
+  Index first_index;                      ///< oldest entry still in the local log
+  std::uint64_t snapshots_installed = 0;  ///< received from a leader since the start, because its log began too late
   std::uint64_t pending_calls = 0;
   std::uint64_t log_bytes = 0;    ///< disk used by log segments
   std::uint64_t state_bytes = 0;  ///< length of the database file
   unsigned readers = 0;           ///< ReadTxns open in this process
   std::chrono::milliseconds oldest_reader_age{0};
-  std::optional<Error> fault;  ///< why this member stopped itself, if it did
+  std::optional<Error> fault;  ///< why this member stopped itself, if it did; Errc::removed: it is no member any more
 };
 
 std::string_view to_string(Role role) noexcept;

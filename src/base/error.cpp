@@ -39,6 +39,7 @@ class Category final : public std::error_category {
       case Errc::too_many_tables: return "the limit of named tables is reached";
       case Errc::closed: return "closed";
       case Errc::not_found: return "not found";
+      case Errc::removed: return "this member was removed from its cluster";
     }
     return "unknown error";
   }

@@ -4,6 +4,8 @@
 #include <iterator>
 #include <utility>
 
+#include "base/assert.hpp"
+
 namespace flotilla::node {
 
 Applier::Applier(Executor& loop, Executor& executor, state::Store& store, Calls& calls, Limits limits, Events events)
@@ -50,8 +52,7 @@ Result<std::vector<state::Outcome>> Applier::apply_to_store(const std::vector<ra
 bool Applier::apply(const std::vector<raft::Entry>& batch) {
   auto outcomes = apply_to_store(batch);
   if (!outcomes) {
-    failed_ = true;
-    loop_.post([this, error = outcomes.error()] { events_.failed(error); });
+    end(outcomes.error());
     return false;
   }
   Progress progress;
@@ -67,6 +68,52 @@ bool Applier::apply(const std::vector<raft::Entry>& batch) {
   }
   report(std::move(progress));
   return true;
+}
+
+void Applier::end(const Error& error) {
+  failed_ = true;
+  loop_.post([this, error] { events_.failed(error); });
+}
+
+void Applier::install(state::Directory& directory, const state::Applied& received, Installed done) {
+  executor_.post([this, &directory, received, done = std::move(done)]() mutable {
+    if (failed_) return;
+    bool half_way = false;
+    auto installed = install_now(directory, received, half_way);
+    if (!installed && half_way) return end(installed.error());
+    loop_.post([done = std::move(done), installed = std::move(installed)]() mutable { done(std::move(installed)); });
+  });
+}
+
+Result<Applier::Progress> Applier::install_now(state::Directory& directory, const state::Applied& received,
+                                               bool& half_way) {
+  try {
+    const auto staged = directory.stage({received.index, received.term});
+    if (!staged) return fail(staged.error());
+    const auto installed = store_.install(*staged, [&] {
+      half_way = true;
+      return directory.publish();
+    });
+    if (!installed && !half_way) directory.discard();
+    if (!installed) return fail(installed.error());
+  } catch (const std::exception& thrown) {
+    half_way = true;
+    return fail(Errc::stopped, std::string("installing a snapshot failed: ") + thrown.what());
+  }
+  FLOTILLA_ASSERT(store_.applied().index == received.index);
+  Progress progress;
+  progress.applied_index = received.index;
+  // Calls whose entries were skipped hear from the session table how they ended.
+  auto remembered = store_.remembered(calls_.session());
+  if (!remembered) return progress;
+  progress.session_outcomes.emplace_back(Bytes());
+  for (state::Outcome& outcome : *remembered) {
+    if (auto done = calls_.take(outcome.call.sequence)) {
+      (*done)(std::move(outcome.result));
+      progress.ended.push_back(outcome.call.sequence);
+    }
+  }
+  return progress;
 }
 
 void Applier::report(Progress progress) {

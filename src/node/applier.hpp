@@ -11,6 +11,7 @@
 #include "base/executor.hpp"
 #include "node/calls.hpp"
 #include "raft/entry.hpp"
+#include "state/directory.hpp"
 #include "state/store.hpp"
 
 namespace flotilla::node {
@@ -36,11 +37,19 @@ class Applier {
   /// Contiguous with what was submitted before.
   void submit(std::vector<raft::Entry> entries);
 
+  /// Puts the received snapshot in `directory` in the place of the state, after what was submitted before. `done` runs
+  /// on the loop: an error means that nothing has changed. What is submitted afterwards may begin with entries that the
+  /// snapshot includes. A failure half-way is a fault like one of apply.
+  using Installed = std::function<void(Result<Progress>)>;
+  void install(state::Directory& directory, const state::Applied& received, Installed done);
+
  private:
   void drain();
   std::vector<raft::Entry> next_batch();
   Result<std::vector<state::Outcome>> apply_to_store(const std::vector<raft::Entry>& batch);
   bool apply(const std::vector<raft::Entry>& batch);
+  Result<Progress> install_now(state::Directory& directory, const state::Applied& received, bool& half_way);
+  void end(const Error& error);
   void report(Progress progress);
 
   Executor& loop_;

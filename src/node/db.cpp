@@ -173,6 +173,20 @@ class DbImpl {
     return read_local();
   }
 
+  std::future<Result<void>> change(node::Change change, CallOptions call) {
+    auto promise = std::make_shared<std::promise<Result<void>>>();
+    auto future = promise->get_future();
+    if (forked()) {
+      promise->set_value(fail(Error(Errc::forked)));
+    } else if (would_block_itself()) {
+      promise->set_value(fail(Error(Errc::would_deadlock)));
+    } else {
+      node_->submit(node::Changes::Request{std::move(change), deadline(call),
+                                           [promise](Result<void> result) { promise->set_value(std::move(result)); }});
+    }
+    return future;
+  }
+
   bool would_block_itself() const {
     return state::inside_command() || (port_ && port_->loop().is_current()) ||
            (apply_thread_ && apply_thread_->is_current()) || (log_thread_ && log_thread_->is_current());
@@ -201,6 +215,7 @@ class DbImpl {
     if (would_block_itself()) return fail(Error(Errc::would_deadlock));
     const std::lock_guard closing(close_mutex_);
     if (std::exchange(closed_, true)) return {};
+    hand_over();
     if (port_) {
       port_->run_and_wait([this] {
         if (node_) node_->stop(Error(Errc::shutting_down, "the database was closed; the command was not sent"));
@@ -208,6 +223,7 @@ class DbImpl {
     }
     if (streams_) streams_->close();
     if (apply_thread_) apply_thread_->stop();
+    if (bulk_thread_) bulk_thread_->stop();
     if (log_thread_) log_thread_->stop();
     if (port_) port_->stop();
     if (node_) node_->loop_ended();
@@ -239,6 +255,7 @@ class DbImpl {
                              failed);
     log_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-log", failed);
     apply_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-apply", failed);
+    bulk_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-bulk", failed);
     streams_.emplace(net::make_stream_mux(port_, false, true));
     const Index committed = std::max(started_.restored.commit_index, started_.restored.applied_index);
     Result<void> listening;
@@ -266,21 +283,32 @@ class DbImpl {
     node.incarnation = started_.identity.incarnation;
     if (!options_.listen.empty()) node.advertise = advertised();
     node.join = options_.join;
+    node.join_as_learner = options_.join_as_learner;
     node.seed = random_bits();
     node.election_timeout = options_.election_timeout;
     node.heartbeat_interval = options_.heartbeat_interval;
     node.entry_bytes_max = options_.entry_bytes_max;
     node.batch = {options_.batch_entries_max, options_.batch_bytes_max};
+    node.trailing_entries = options_.trailing_entries;
+    node.log_cache_bytes = options_.log_cache_bytes;
+    node.snapshot_bytes_max = options_.map_size;
     node.log_sink = options_.log_sink;
     node.wall_clock = wall_clock;
     node.keep_cluster_id = [this](const ClusterId& id) {
       started_.identity.cluster_id = id;
       return log::write_identity(log::posix_file_system(), node::identity_path(options_), started_.identity);
     };
-    node_ =
-        std::make_unique<node::Node>(node::Node::Parts{port_->loop(), *log_thread_, *apply_thread_, port_->transport(),
-                                                       port_->mux(), *started_.log, *started_.store, calls_},
-                                     std::move(node), std::move(started_.restored));
+    node_ = std::make_unique<node::Node>(
+        node::Node::Parts{port_->loop(), *log_thread_, *apply_thread_, *bulk_thread_, port_->transport(), port_->mux(),
+                          *started_.log, *started_.store, *started_.directory, calls_},
+        std::move(node), std::move(started_.restored));
+  }
+
+  /// The others get their next leader at once instead of after an election timeout.
+  void hand_over() {
+    if (!node_ || !node_->is_leader() || options_.listen.empty()) return;
+    auto over = change(node::Change::transfer(std::nullopt), {.timeout = options_.election_timeout});
+    static_cast<void>(over.wait_for(2 * options_.election_timeout));
   }
 
   /// The port may have been chosen by the system.
@@ -363,6 +391,7 @@ class DbImpl {
     static_cast<void>(node_.release());
     static_cast<void>(log_thread_.release());
     static_cast<void>(apply_thread_.release());
+    static_cast<void>(bulk_thread_.release());
     static_cast<void>(started_.store.release());
     static_cast<void>(started_.log.release());
     static_cast<void>(new std::shared_ptr<net::Port>(std::move(port_)));
@@ -380,6 +409,7 @@ class DbImpl {
   std::shared_ptr<net::Port> port_;
   std::unique_ptr<node::ThreadExecutor> log_thread_;
   std::unique_ptr<node::ThreadExecutor> apply_thread_;
+  std::unique_ptr<node::ThreadExecutor> bulk_thread_;
   std::unique_ptr<node::Node> node_;
   std::optional<StreamMux> streams_;
   std::optional<Error> start_failure_;  // loop
@@ -466,6 +496,25 @@ std::future<Result<Index>> DB::barrier(CallOptions call) {
 
 void DB::barrier(IndexCompletion done, CallOptions call) {
   impl_->barrier(std::move(done), call);
+}
+
+std::future<Result<void>> DB::add_learner(NodeId id, Address address, CallOptions call) {
+  return impl_->change(node::Change::add_learner(id, std::move(address)), call);
+}
+std::future<Result<void>> DB::promote(NodeId id, CallOptions call) {
+  return impl_->change(node::Change::promote(id), call);
+}
+std::future<Result<void>> DB::remove(NodeId id, CallOptions call) {
+  return impl_->change(node::Change::remove(id), call);
+}
+std::future<Result<void>> DB::replace(NodeId old, Member replacement, CallOptions call) {
+  return impl_->change(node::Change::replace(old, std::move(replacement)), call);
+}
+std::future<Result<void>> DB::change_members(std::vector<Member> members, CallOptions call) {
+  return impl_->change(node::Change::configure(std::move(members)), call);
+}
+std::future<Result<void>> DB::transfer_leadership(std::optional<NodeId> to, CallOptions call) {
+  return impl_->change(node::Change::transfer(to), call);
 }
 
 Status DB::status() const {

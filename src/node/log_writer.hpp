@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/executor.hpp"
@@ -21,6 +22,7 @@ class LogWriter {
   struct Write {
     std::uint64_t sequence = 0;  ///< of its Ready
     std::optional<raft::HardState> hard_state;
+    std::optional<raft::SnapshotMeta> log_restart;  ///< after hard_state, before entries
     std::vector<raft::Entry> entries;
     Index commit_index;
   };
@@ -35,21 +37,28 @@ class LogWriter {
   void submit(Write write);
   /// Writes an empty block behind the last group: damage there can then be told from a torn tail.
   void protect(Index commit_index);
-  /// Entries from `first` on, after the one before it (for its term). On the loop; empty if the log no longer has them.
+  /// Entries from `first` on, and the term of the one before it, if it is not known. On the loop; empty if the log no
+  /// longer has them.
   /// A failure to read ends the log's run like a failure to write.
   struct Slice {
     Term prev_term;
     std::vector<raft::Entry> entries;
   };
-  void read(Index first, std::size_t bytes_max, std::function<void(Slice)> done);
+  void read(Index first, std::optional<Term> prev_term, std::size_t bytes_max, std::function<void(Slice)> done);
+
+  /// Lets go of what is below `first`, a whole segment at a time; `done` gets the first entry that is left. On the
+  /// loop.
+  void trim(Index first, std::function<void(Index)> done);
 
   std::uint64_t log_bytes() const { return log_bytes_.load(std::memory_order_relaxed); }
 
  private:
   void drain();
   void end(const Error& error);
-  Result<Slice> slice_of(Index first, std::size_t bytes_max);
-  Result<void> append(const std::vector<log::Log::Write>& writes);
+  Result<Slice> slice_of(Index first, std::optional<Term> prev_term, std::size_t bytes_max);
+  Result<void> write(const std::vector<Write>& group);
+  Result<void> append(std::span<const log::Log::Write> writes);
+  Result<void> begin_anew(const raft::SnapshotMeta& after);
 
   Executor& loop_;
   Executor& executor_;

@@ -2,13 +2,15 @@
 
 #include "base/codec.hpp"
 #include "base/log_sink.hpp"
+#include "node/changes.hpp"
 
 namespace flotilla::node {
 namespace {
 
 constexpr std::uint8_t join_frame = 1;
 constexpr std::uint8_t answer_frame = 2;
-constexpr unsigned redirects_max = 4;  ///< in a row, before the next configured address is tried
+constexpr std::uint8_t stays_learner = 1;  // a flag of join
+constexpr unsigned redirects_max = 4;      ///< in a row, before the next configured address is tried
 constexpr Duration ask_again = std::chrono::milliseconds(500);
 constexpr std::size_t address_bytes_max = 300;
 
@@ -20,8 +22,8 @@ net::Frame to_frame(std::uint8_t type, std::string body) {
 
 }  // namespace
 
-Joiner::Joiner(Loop& loop, net::Transport& transport, Options options, std::function<void(const ClusterId&)> admitted)
-    : loop_(loop), transport_(transport), options_(std::move(options)), admitted_(std::move(admitted)) {
+Joiner::Joiner(Loop& loop, net::Transport& transport, Options options, Events events)
+    : loop_(loop), transport_(transport), options_(std::move(options)), events_(std::move(events)) {
   ask_next(Duration(0));
 }
 
@@ -59,7 +61,10 @@ void Joiner::ask(const Address& address) {
   net::Link::Events events{.up =
                                [this](const net::Hello&) {
                                  std::string body;
-                                 Encoder(body).u64(options_.local.node_id.value).bytes(options_.local.address);
+                                 Encoder(body)
+                                     .u64(options_.local.node_id.value)
+                                     .u8(options_.as_learner ? stays_learner : 0)
+                                     .bytes(options_.local.address);
                                  link_->send(to_frame(join_frame, std::move(body)));
                                  ask_next(std::chrono::seconds(2));  // unless an answer comes first
                                },
@@ -80,8 +85,9 @@ void Joiner::receive(const net::ReceivedFrame& frame) {
   const Address leader(in.bytes());
   const std::string_view message = in.bytes();
   if (frame.type != answer_frame || !in.done()) return;
+  if (code == Errc::removed) return events_.removed(Error(Errc::removed, std::string(message)));
   if (code == Errc{}) {
-    admitted_(cluster_id);
+    events_.admitted(cluster_id);
     ask_next(std::chrono::seconds(2));  // the admission may be lost with its leader
     return;
   }
@@ -90,29 +96,40 @@ void Joiner::receive(const net::ReceivedFrame& frame) {
   ask_next(leader.empty() ? ask_again : Duration(0));
 }
 
-Admission::Admission(Loop& loop, net::Mux& mux, Options options, Ask ask)
-    : ask_(std::move(ask)),
+Admission::Admission(Loop& loop, net::Mux& mux, Options options, Events events)
+    : events_(std::move(events)),
       server_(loop, mux,
               {.tag = net::admin_tag,
                .local = options.local,
                .admit_unknown_cluster = true,
                .limits = options.limits,
                .log_sink = options.log_sink},
-              {.up = [](auto, const net::Hello&) -> Result<void> { return {}; },
+              {.up = [this](auto connection, const net::Hello& peer) -> Result<void> {
+                 if (!peer.cluster_id) strangers_.insert(connection);
+                 return {};
+               },
                .frame = [this](auto connection, net::ReceivedFrame frame) { receive(connection, frame); },
-               .down = [](auto, const Error&) {}}) {}
+               .down = [this](auto connection, const Error&) { strangers_.erase(connection); }}) {}
 
 void Admission::receive(net::LinkServer::ConnectionId connection, const net::ReceivedFrame& frame) {
+  std::optional<net::Frame> answer;
+  if (frame.type == join_frame) answer = answer_join(frame);
+  if (frame.type == change_frame) answer = answer_change(connection, frame);
+  if (answer && server_.send(connection, std::move(*answer))) return;
+  strangers_.erase(connection);
+  server_.drop(connection);
+}
+
+std::optional<net::Frame> Admission::answer_join(const net::ReceivedFrame& frame) {
   Decoder in(frame.body.view());
   Member member;
   member.id = NodeId{in.u64()};
+  const std::uint8_t flags = in.u8();
   member.address = Address(in.bytes());
-  if (frame.type != join_frame || !in.done() || !member.id || member.address.empty() ||
-      member.address.size() > address_bytes_max) {
-    server_.drop(connection);
-    return;
-  }
-  const JoinAnswer answer = ask_(member);
+  member.joining = flags != stays_learner;
+  if (!in.done() || flags > stays_learner || !member.id || member.address.empty()) return std::nullopt;
+  if (member.address.size() > address_bytes_max) return std::nullopt;
+  const JoinAnswer answer = events_.join(member);
   std::string body;
   Encoder(body)
       .u32(answer.refused ? static_cast<std::uint32_t>(answer.refused->code().value()) : 0)
@@ -120,7 +137,17 @@ void Admission::receive(net::LinkServer::ConnectionId connection, const net::Rec
       .u64(answer.cluster_id.low)
       .bytes(answer.leader)
       .bytes(answer.refused ? answer.refused->message() : std::string());
-  if (!server_.send(connection, to_frame(answer_frame, std::move(body)))) server_.drop(connection);
+  return to_frame(answer_frame, std::move(body));
+}
+
+std::optional<net::Frame> Admission::answer_change(net::LinkServer::ConnectionId connection,
+                                                   const net::ReceivedFrame& frame) {
+  Decoder in(frame.body.view());
+  const std::uint64_t attempt = in.u64();
+  if (!in.ok() || strangers_.contains(connection)) return std::nullopt;
+  const auto change = decode_change(frame.body.view().substr(sizeof attempt));
+  if (!change) return std::nullopt;
+  return change_answer_to_frame(attempt, events_.change(*change));
 }
 
 }  // namespace flotilla::node

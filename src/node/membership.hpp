@@ -1,19 +1,23 @@
-// How a new member gets in: it asks any member on the admin service; the leader adds it as a learner. Frames, on a link
-// whose Hello may lack a cluster id:
-//   1 join:   u64 node id, address (u32 length, bytes)
+// How a new member gets in: it asks any member on the administration service; the leader adds it as a learner. In the
+// same way a member that hears of no leader learns that it was removed, or makes its new address known. Frames, on a
+// link whose Hello may lack a cluster id:
+//   1 join:   u64 node id, u8 flags (1: stays a learner), address (u32 length, bytes)
 //   2 answer: u32 Errc (0: admitted), u64 + u64 cluster id, the leader's address or empty (u32 length, bytes), message
 //   (u32 length, bytes)
+// The service takes changes of members too; changes.hpp has their frames.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "base/executor.hpp"
 #include "flotilla/status.hpp"
 #include "net/link.hpp"
+#include "node/change.hpp"
 
 namespace flotilla::node {
 
@@ -28,12 +32,17 @@ class Joiner {
  public:
   struct Options {
     net::Hello local;
+    bool as_learner = false;
     std::vector<Address> addresses;
     net::FrameLimits limits;
     std::uint64_t seed = 1;
     LogSink log_sink;
   };
-  Joiner(Loop& loop, net::Transport& transport, Options options, std::function<void(const ClusterId&)> admitted);
+  struct Events {
+    std::function<void(const ClusterId&)> admitted;
+    std::function<void(const Error&)> removed;  ///< this member belonged to the cluster once
+  };
+  Joiner(Loop& loop, net::Transport& transport, Options options, Events events);
   ~Joiner();
   /// Asks again after the cluster became known, or because the admission was lost; stops only with the Joiner.
   void set_local(const net::Hello& local);
@@ -46,7 +55,7 @@ class Joiner {
   Loop& loop_;
   net::Transport& transport_;
   Options options_;
-  std::function<void(const ClusterId&)> admitted_;
+  Events events_;
   std::size_t next_ = 0;
   unsigned redirects_ = 0;
   Address redirect_;
@@ -54,7 +63,7 @@ class Joiner {
   Loop::TimerId timer_ = 0;
 };
 
-/// The answering side. Thread: loop.
+/// The answering side, also for changes of members. Thread: loop.
 class Admission {
  public:
   struct Options {
@@ -62,14 +71,21 @@ class Admission {
     net::FrameLimits limits;
     LogSink log_sink;
   };
-  using Ask = std::function<JoinAnswer(const Member&)>;
-  Admission(Loop& loop, net::Mux& mux, Options options, Ask ask);
+  struct Events {
+    std::function<JoinAnswer(const Member&)> join;
+    std::function<ChangeAnswer(const Change&)> change;  ///< of a peer that stated the cluster's id
+  };
+  Admission(Loop& loop, net::Mux& mux, Options options, Events events);
   void set_local(const net::Hello& local) { server_.set_local(local); }
 
  private:
   void receive(net::LinkServer::ConnectionId connection, const net::ReceivedFrame& frame);
+  /// nullopt: malformed, or not for whoever sent it.
+  std::optional<net::Frame> answer_join(const net::ReceivedFrame& frame);
+  std::optional<net::Frame> answer_change(net::LinkServer::ConnectionId connection, const net::ReceivedFrame& frame);
 
-  Ask ask_;
+  Events events_;
+  std::unordered_set<net::LinkServer::ConnectionId> strangers_;  ///< stated no cluster
   net::LinkServer server_;
 };
 

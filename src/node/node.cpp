@@ -28,6 +28,7 @@ raft::CoreOptions core_options(const NodeOptions& options) {
   core.election_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.election_timeout / tick, 3));
   core.heartbeat_ticks = static_cast<unsigned>(std::max<std::int64_t>(options.heartbeat_interval / tick, 1));
   core.append_bytes_max = append_bytes_max;
+  core.tail_bytes_max = options.log_cache_bytes;
   core.storage_stall_ticks = storage_stall_elections * core.election_ticks;
   return core;
 }
@@ -52,7 +53,9 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
       applier_(parts.loop, parts.apply_executor, parts.store, parts.calls, options_.batch,
                {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
                 .failed = [this](const Error& error) { fail_stop(error); }}),
-      applied_index_(parts.store.applied_index()) {}
+      changes_(make_changes()),
+      applied_index_(parts.store.applied_index()),
+      log_first_index_(parts.log.recovered().first_index) {}
 
 Node::~Node() = default;
 
@@ -100,16 +103,39 @@ void Node::start() {
                   if (up) proposals_.place_again();
                   schedule();
                 }});
+    snapshot_sender_ = std::make_unique<SnapshotSender>(
+        parts_.loop, parts_.bulk_executor, parts_.transport, parts_.store, parts_.directory,
+        SnapshotSender::Options{.local = hello(), .seed = options_.seed, .log_sink = options_.log_sink},
+        SnapshotSender::Events{.sent =
+                                   [this](NodeId peer, const raft::SnapshotMeta& meta) {
+                                     if (stopped_) return;
+                                     core_.snapshot_sent(peer, meta);
+                                     schedule();
+                                   },
+                               .failed =
+                                   [this](NodeId peer) {
+                                     if (stopped_) return;
+                                     core_.snapshot_failed(peer);
+                                     schedule();
+                                   }});
+    snapshot_receiver_ =
+        std::make_unique<SnapshotReceiver>(parts_.loop, parts_.bulk_executor, parts_.mux, parts_.directory,
+                                           SnapshotReceiver::Options{.local = hello(),
+                                                                     .bytes_max = options_.snapshot_bytes_max,
+                                                                     .sync = options_.sync_state,
+                                                                     .log_sink = options_.log_sink},
+                                           [this] { return core_.term(); });
     admission_ = std::make_unique<Admission>(
         parts_.loop, parts_.mux, Admission::Options{.local = hello(), .limits = limits, .log_sink = options_.log_sink},
-        [this](const Member& member) { return receive_join(member); });
+        Admission::Events{.join = [this](const Member& member) { return receive_join(member); },
+                          .change = [this](const Change& change) { return carry_out(change); }});
   }
   configuration_changed();
   open_session();
   const auto& members = core_.configuration().members;
   if (members.size() == 1 && members.front().id == options_.node_id) core_.campaign();
   tick_timer_ = parts_.loop.after(tick_interval_, [this] { tick(); });
-  look_for_cluster();
+  if (!belongs()) look_for_cluster();
   publish();
   schedule();
 }
@@ -123,8 +149,11 @@ void Node::stop(const Error& why) {
   take_incoming();
   proposals_.end_all(why);
   reads_.end_all(why);
+  changes_.end_all(why);
   joiner_.reset();
   admission_.reset();
+  snapshot_receiver_.reset();
+  snapshot_sender_.reset();
   forwarding_.reset();
   peers_.reset();
   is_leader_.store(false, std::memory_order_release);
@@ -149,24 +178,25 @@ void Node::fail_stop(const Error& fault) {
 // ---- from any thread
 // ------------------------------------------------------------------------------------------------------
 
-void Node::submit(Proposals::Call call) {
+template <class Request>
+void Node::submit_to(std::vector<Request> Incoming::*queue, Request request) {
   bool schedule_it = false;
   {
     const std::lock_guard lock(incoming_mutex_);
-    incoming_.calls.push_back(std::move(call));
+    (incoming_.*queue).push_back(std::move(request));
     schedule_it = !std::exchange(incoming_scheduled_, true);
   }
   if (schedule_it) wake();
 }
 
+void Node::submit(Proposals::Call call) {
+  submit_to(&Incoming::calls, std::move(call));
+}
 void Node::submit(Reads::Barrier barrier) {
-  bool schedule_it = false;
-  {
-    const std::lock_guard lock(incoming_mutex_);
-    incoming_.barriers.push_back(std::move(barrier));
-    schedule_it = !std::exchange(incoming_scheduled_, true);
-  }
-  if (schedule_it) wake();
+  submit_to(&Incoming::barriers, std::move(barrier));
+}
+void Node::submit(Changes::Request change) {
+  submit_to(&Incoming::changes, std::move(change));
 }
 
 void Node::wake() {
@@ -193,6 +223,7 @@ void Node::end_incoming() {
   Reads late(0);
   for (Reads::Barrier& barrier : incoming.barriers) late.add(std::move(barrier), applied_index_);
   late.end_all(why_stopped_);
+  for (Changes::Request& change : incoming.changes) change.done(fail(why_stopped_));
 }
 
 Status Node::status() const {
@@ -202,6 +233,8 @@ Status Node::status() const {
     status = status_;
   }
   status.applied_index = parts_.store.applied_index();
+  // The state may be ahead of what the loop published: of a snapshot that was just installed.
+  status.commit_index = std::max(status.commit_index, status.applied_index);
   status.pending_calls = parts_.calls.size();
   status.log_bytes = log_writer_.log_bytes();
   status.state_bytes = parts_.store.file_bytes();
@@ -229,8 +262,10 @@ void Node::advance() {
   if (stopped_) {
     proposals_.end_all(why_stopped_);
     reads_.end_all(why_stopped_);
+    changes_.end_all(why_stopped_);
     return;
   }
+  changes_.advance(core_, parts_.loop.now());
   place();
   reads_.request(core_);
   while (!stopped_ && core_.has_ready()) process(core_.take_ready());
@@ -245,6 +280,7 @@ void Node::take_incoming() {
   }
   for (Proposals::Call& call : incoming.calls) proposals_.add(std::move(call));
   for (Reads::Barrier& barrier : incoming.barriers) reads_.add(std::move(barrier), applied_index_);
+  for (Changes::Request& change : incoming.changes) changes_.add(std::move(change));
 }
 
 void Node::place() {
@@ -265,12 +301,11 @@ void Node::process(raft::Ready ready) {
   apply_stable();
   for (const raft::ReadState& read : ready.reads) reads_.answer(read, applied_index_);
   for (const raft::LogRead& wanted : ready.log_reads) read_log(wanted);
-  // The log is never trimmed yet, so nobody needs a snapshot; an offer from a newer build is declined.
-  for (const raft::SnapshotSend& wanted : ready.snapshot_sends) core_.snapshot_failed(wanted.peer);
-  if (ready.snapshot_offer) core_.snapshot_refused();
+  for (const raft::SnapshotSend& wanted : ready.snapshot_sends) send_snapshot(wanted.peer);
+  if (ready.snapshot_offer) install_snapshot(*ready.snapshot_offer);
   if (ready.configuration_changed) configuration_changed();
   if (ready.role_changed || ready.configuration_changed) role_changed();
-  if (joiner_ && belongs()) joiner_.reset();
+  if (joiner_ && belongs() && core_.leader_id()) joiner_.reset();
   publish();
 }
 
@@ -286,7 +321,9 @@ void Node::write(raft::Ready& ready) {
   }
   unfinished_.push_back(std::move(unfinished));
   if (ready.must_write()) {
-    log_writer_.submit({ready.sequence, ready.hard_state, std::move(ready.entries), ready.commit_index});
+    if (ready.log_restart) log_first_index_ = ready.log_restart->index.next();
+    log_writer_.submit(
+        {ready.sequence, ready.hard_state, std::move(ready.log_restart), std::move(ready.entries), ready.commit_index});
   }
   release_durable();
 }
@@ -324,7 +361,7 @@ void Node::apply_stable() {
 }
 
 void Node::read_log(const raft::LogRead& wanted) {
-  log_writer_.read(wanted.first_index, wanted.bytes_max,
+  log_writer_.read(wanted.first_index, core_.term_at(wanted.first_index.previous()), wanted.bytes_max,
                    [this, peer = wanted.peer, first = wanted.first_index](LogWriter::Slice slice) {
                      if (stopped_) return;
                      core_.loaded(peer, first, slice.prev_term, std::move(slice.entries));
@@ -336,21 +373,87 @@ void Node::applied(Applier::Progress progress) {
   applied_index_ = progress.applied_index;
   if (stopped_) return;
   core_.applied(progress.applied_index);
+  if (!take_progress(progress)) return;
+  schedule();
+}
+
+/// False: this member stopped.
+bool Node::take_progress(const Applier::Progress& progress) {
+  check_removed();
+  if (stopped_) return false;
   proposals_.forget(progress.ended);
   for (const Result<Bytes>& outcome : progress.session_outcomes) {
     if (!outcome) {
       fail_stop(Error(Errc::stopped, "the session of this member was refused: " + outcome.error().message()));
-      return;
+      return false;
     }
     proposals_.session_opened();
   }
   reads_.applied(applied_index_);
+  return true;
+}
+
+void Node::send_snapshot(NodeId peer) {
+  const raft::Configuration& configuration = core_.configuration();
+  const Member* member = configuration.find(peer);
+  if (member == nullptr || member->address.empty() || !snapshot_sender_) return core_.snapshot_failed(peer);
+  snapshot_sender_->send(*member, core_.term(), log_first_index_);
+}
+
+void Node::install_snapshot(const raft::SnapshotOffer& offer) {
+  auto received = snapshot_receiver_ ? snapshot_receiver_->take(offer.index) : std::nullopt;
+  if (!received) return core_.snapshot_refused();
+  applier_.install(parts_.directory, *received, [this, received = *received](Result<Applier::Progress> progress) {
+    installed(received, std::move(progress));
+  });
+}
+
+void Node::installed(const state::Applied& received, Result<Applier::Progress> installed) {
+  if (installed) applied_index_ = received.index;
+  if (stopped_) return;
+  snapshot_receiver_->release();
   schedule();
+  if (!installed) {
+    log_line(options_.log_sink, LogLevel::warning, "the snapshot as of {} was not installed: {}", received.index.value,
+             installed.error().message());
+    return core_.snapshot_refused();
+  }
+  ++snapshots_installed_;
+  log_line(options_.log_sink, LogLevel::info, "installed a snapshot as of {}", received.index.value);
+  while (!committed_.empty() && committed_.front().index <= received.index) committed_.pop_front();
+  core_.snapshot_installed(meta_of(received));
+  if (core_.commit_index() < received.index) {
+    return fail_stop(Error(Errc::stopped, "the log cannot follow the snapshot that was installed"));
+  }
+  take_progress(*installed);
+}
+
+/// Keeps what a slow follower may still need, and what those need that a snapshot is on its way to.
+void Node::trim_log() {
+  if (snapshot_sender_) {
+    snapshot_sender_->tick([this](NodeId peer) {
+      const raft::Progress* progress = core_.progress(peer);
+      return progress != nullptr && progress->mode() == raft::ProgressMode::snapshot;
+    });
+  }
+  if (applied_index_.value <= options_.trailing_entries) return;
+  Index first{applied_index_.value - options_.trailing_entries};  // the newest applied one stays, for its term
+  if (snapshot_sender_) {
+    if (const auto needed = snapshot_sender_->first_needed()) first = std::min(first, *needed);
+  }
+  if (first <= trim_wanted_) return;
+  trim_wanted_ = first;
+  log_writer_.trim(first, [this](Index left) {
+    if (stopped_ || left <= log_first_index_) return;
+    log_first_index_ = left;
+    core_.trimmed(left);
+  });
 }
 
 void Node::role_changed() {
   const Member* leader = find_leader();
   if (forwarding_) forwarding_->set_leader(leader);
+  changes_.set_leader(leader);
   if (const Leadership now{core_.leader_id(), core_.term()}; now != placed_under_) {
     placed_under_ = now;
     proposals_.place_again();
@@ -393,7 +496,13 @@ void Node::tick() {
   const bool leader_known = static_cast<bool>(core_.leader_id());
   proposals_.tick(parts_.loop.now(), leader_known);
   reads_.tick(parts_.loop.now(), leader_known);
+  changes_.tick(parts_.loop.now(), leader_known);
+  // It may have been removed, or all the others may have moved.
+  ticks_without_leader_ = leader_known ? 0 : ticks_without_leader_ + 1;
+  if (ticks_without_leader_ == 2 * core_options(options_).election_ticks && !joiner_) look_for_cluster();
   maintain_members();
+  trim_log();
+  publish_progress();
   protect_log();
   advance();
 }
@@ -420,13 +529,29 @@ void Node::publish() {
   status_.commit_index = core_.commit_index();
   status_.last_index = core_.last_index();
   status_.stable_index = core_.stable_index();
-  status_.first_index = parts_.log.recovered().first_index;
+  status_.first_index = log_first_index_;
+  status_.snapshots_installed = snapshots_installed_;
   if (status_.members != core_.configuration().members) status_.members = core_.configuration().members;
   if (leader == nullptr) {
     status_.leader.reset();
   } else if (!status_.leader || *status_.leader != *leader) {
     status_.leader = *leader;
   }
+}
+
+/// At each tick, so that the way of a command does not pay for it.
+void Node::publish_progress() {
+  std::vector<MemberProgress> progress;
+  if (core_.role() == Role::leader) {
+    for (const Member& line : core_.configuration().members) {
+      const raft::Progress* known = core_.progress(line.id);
+      if (known == nullptr) continue;
+      const auto silent = std::chrono::duration_cast<std::chrono::milliseconds>(known->silent_ticks * tick_interval_);
+      progress.push_back({line.id, known->match_index(), core_.caught_up(line.id), known->rolled_back, silent});
+    }
+  }
+  const std::lock_guard lock(status_mutex_);
+  status_.progress = std::move(progress);
 }
 
 // ---- what arrives
@@ -477,61 +602,94 @@ JoinAnswer Node::receive_join(const Member& member) {
     const Member* leader = find_leader();
     return JoinAnswer{Error(code, std::move(message)), {}, leader == nullptr ? Address() : leader->address};
   };
-  if (stopped_ || core_.role() != Role::leader) return refuse(Errc::not_leader, "this member does not lead");
-  raft::Configuration wanted = core_.configuration();
-  if (wanted.joint()) return refuse(Errc::overloaded, "a change of members is under way");
-  const auto at = std::lower_bound(wanted.members.begin(), wanted.members.end(), member.id,
-                                   [](const Member& line, NodeId id) { return line.id < id; });
-  if (at == wanted.members.end() || at->id != member.id) {
-    wanted.members.insert(at, Member{member.id, member.address, false});
-  } else {
-    at->address = member.address;
+  if (stopped_) return refuse(Errc::not_leader, "this member has stopped");
+  if (parts_.store.was_removed(member.id)) return {Error(Errc::removed), {}, {}};
+  if (core_.role() != Role::leader) return refuse(Errc::not_leader, "this member does not lead");
+  ChangeAnswer answer = carry_out(Change::join(member));
+  using Verdict = ChangeAnswer::Verdict;
+  if (answer.verdict == Verdict::done || answer.verdict == Verdict::appended) {
+    return {std::nullopt, options_.cluster_id, {}};
   }
-  if (wanted != core_.configuration()) {
-    if (auto position = core_.propose_configuration(std::move(wanted), options_.wall_clock()); !position) {
-      return refuse(Errc::overloaded, position.error().message());
-    }
-    schedule();
-  }
-  return {std::nullopt, options_.cluster_id, {}};
+  return {std::move(answer.reason), {}, {}};
 }
 
-/// One change at a time: our own address after a move, then learners that caught up.
+ChangeAnswer Node::carry_out(const Change& change) {
+  if (stopped_) return {ChangeAnswer::Verdict::later, {}, Error(Errc::stopped)};
+  schedule();
+  return node::carry_out(change, {.core = core_,
+                                  .store = parts_.store,
+                                  .applied_index = applied_index_,
+                                  .own_address = options_.advertise,
+                                  .time = options_.wall_clock(),
+                                  .patience_ticks = core_options(options_).election_ticks});
+}
+
+Changes Node::make_changes() {
+  return Changes(
+      {.local = options_.node_id, .ask_interval = options_.heartbeat_interval},
+      {.carry_out = [this](const Change& change) { return carry_out(change); },
+       .barrier =
+           [this](Duration deadline, std::function<void(bool)> done) {
+             auto ended = [done = std::move(done)](const Result<Index>& reached) { done(reached.has_value()); };
+             reads_.add({.deadline = deadline, .done = std::move(ended), .at_least = {}}, applied_index_);
+             schedule();
+           },
+       .connect =
+           [this](const Member& leader) {
+             net::Link::Options options{.tag = net::admin_tag,
+                                        .address = leader.address,
+                                        .local = hello(),
+                                        .expected = leader.id,
+                                        .limits = frame_limits(),
+                                        .seed = options_.seed ^ (leader.id.value << 2),
+                                        .log_sink = options_.log_sink};
+             net::Link::Events events{
+                 .up = [this](const net::Hello&) { changes_.link_up(); },
+                 .frame = [this](net::ReceivedFrame frame) { changes_.receive(frame, parts_.loop.now()); },
+                 .down = [this](const Error&) { changes_.link_lost(); }};
+             return std::make_unique<net::Link>(parts_.loop, parts_.transport, std::move(options), std::move(events));
+           },
+       .ready = [this] { schedule(); }});
+}
+
+/// One change at a time.
 void Node::maintain_members() {
-  if (core_.role() != Role::leader || core_.configuration().joint()) return;
-  const Member* self = core_.configuration().find(options_.node_id);
-  if (self != nullptr && !options_.advertise.empty() && self->address != options_.advertise) {
-    raft::Configuration wanted = core_.configuration();
-    for (Member& line : wanted.members) {
-      if (line.id == options_.node_id) line.address = options_.advertise;
-    }
-    if (core_.propose_configuration(std::move(wanted), options_.wall_clock())) return;
+  if (auto wanted = upkeep(core_, options_.advertise)) {
+    static_cast<void>(core_.propose_configuration(std::move(*wanted), options_.wall_clock()));
   }
-  for (const Member& member : core_.configuration().members) {
-    if (member.voter || !core_.caught_up(member.id)) continue;
-    raft::Configuration wanted = core_.configuration();
-    for (Member& line : wanted.members) {
-      if (line.id == member.id) line.voter = true;
-    }
-    if (core_.propose_configuration(std::move(wanted), options_.wall_clock())) return;
-  }
+}
+
+/// What it has applied says that this member belongs to the cluster no more.
+void Node::check_removed() {
+  if (!parts_.store.was_removed(options_.node_id)) return;
+  changes_.advance(core_, parts_.loop.now());
+  removed(Error(Errc::removed));
+}
+
+void Node::removed(const Error& why) {
+  if (stopped_) return;
+  changes_.end_removed();
+  fail_stop(Error(Errc::removed, why.message() + "; to come back it needs an empty directory"));
 }
 
 void Node::look_for_cluster() {
   if (options_.advertise.empty()) return;
-  if (belongs()) return;
   std::vector<Address> addresses = options_.join;
   for (const Member& member : core_.configuration().members) {
     if (member.id != options_.node_id) addresses.push_back(member.address);
   }
   if (addresses.empty()) return;
-  joiner_ = std::make_unique<Joiner>(parts_.loop, parts_.transport,
-                                     Joiner::Options{.local = hello(),
-                                                     .addresses = std::move(addresses),
-                                                     .limits = frame_limits(),
-                                                     .seed = options_.seed,
-                                                     .log_sink = options_.log_sink},
-                                     [this](const ClusterId& cluster_id) { admitted(cluster_id); });
+  joiner_ = std::make_unique<Joiner>(
+      parts_.loop, parts_.transport,
+      Joiner::Options{.local = hello(),
+                      .as_learner = options_.join_as_learner,
+                      .addresses = std::move(addresses),
+                      .limits = frame_limits(),
+                      .seed = options_.seed,
+                      .log_sink = options_.log_sink},
+      Joiner::Events{.admitted = [this](const ClusterId& cluster_id) { admitted(cluster_id); },
+                     // Stopping drops the joiner, which is calling: so it comes a turn later.
+                     .removed = [this](const Error& why) { parts_.loop.post([this, why] { removed(why); }); }});
 }
 
 void Node::admitted(const ClusterId& cluster_id) {
@@ -551,6 +709,8 @@ void Node::admitted(const ClusterId& cluster_id) {
   peers_->set_local(hello());
   forwarding_->set_local(hello());
   admission_->set_local(hello());
+  snapshot_sender_->set_local(hello());
+  snapshot_receiver_->set_local(hello());
   joiner_->set_local(hello());
   log_line(options_.log_sink, LogLevel::info, "admitted to cluster {:016x}{:016x}", cluster_id.high, cluster_id.low);
   publish();

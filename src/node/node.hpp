@@ -21,13 +21,16 @@
 #include "net/transport.hpp"
 #include "node/applier.hpp"
 #include "node/calls.hpp"
+#include "node/changes.hpp"
 #include "node/forwarding.hpp"
 #include "node/log_writer.hpp"
 #include "node/membership.hpp"
 #include "node/peers.hpp"
 #include "node/proposals.hpp"
 #include "node/reads.hpp"
+#include "node/snapshots.hpp"
 #include "raft/core.hpp"
+#include "state/directory.hpp"
 #include "state/store.hpp"
 
 namespace flotilla::node {
@@ -38,11 +41,16 @@ struct NodeOptions {
   std::uint64_t incarnation = 0;
   Address advertise;  ///< empty: no port, a cluster of one
   std::vector<Address> join;
+  bool join_as_learner = false;
   std::uint64_t seed = 1;
   Duration election_timeout = std::chrono::milliseconds(1000);
   Duration heartbeat_interval = std::chrono::milliseconds(100);
   std::size_t entry_bytes_max = 8u << 20;
   Applier::Limits batch;
+  std::uint64_t trailing_entries = 16'384;  ///< applied ones that stay in the log
+  std::size_t log_cache_bytes = 64u << 20;
+  std::uint64_t snapshot_bytes_max = std::uint64_t{256} << 30;
+  bool sync_state = true;  ///< see state::StoreOptions
   LogSink log_sink;
   /// Microseconds since the epoch, for the entries' time.
   std::function<std::uint64_t()> wall_clock;
@@ -56,10 +64,12 @@ class Node {
     Loop& loop;
     Executor& log_executor;
     Executor& apply_executor;
+    Executor& bulk_executor;
     net::Transport& transport;
     net::Mux& mux;
     log::Log& log;
     state::Store& store;
+    state::Directory& directory;
     Calls& calls;
   };
   /// Thread: loop, as for everything that does not say otherwise.
@@ -78,6 +88,7 @@ class Node {
   /// Thread: any. The call was admitted by Calls; it ends through it.
   void submit(Proposals::Call call);
   void submit(Reads::Barrier barrier);
+  void submit(Changes::Request change);
   /// Thread: any. A copy of what the loop published last.
   Status status() const;
   bool is_leader() const { return is_leader_.load(std::memory_order_acquire); }
@@ -89,6 +100,7 @@ class Node {
   struct Incoming {
     std::vector<Proposals::Call> calls;
     std::vector<Reads::Barrier> barriers;
+    std::vector<Changes::Request> changes;
   };
   struct Unfinished {  ///< a Ready that is not durable yet
     std::uint64_t sequence = 0;
@@ -104,6 +116,8 @@ class Node {
     friend bool operator==(const Leadership&, const Leadership&) = default;
   };
 
+  template <class Request>
+  void submit_to(std::vector<Request> Incoming::*queue, Request request);
   void wake();
   void end_incoming();
   void schedule();
@@ -116,7 +130,12 @@ class Node {
   void release_durable();
   void apply_stable();
   void read_log(const raft::LogRead& wanted);
+  void send_snapshot(NodeId peer);
+  void install_snapshot(const raft::SnapshotOffer& offer);
+  void installed(const state::Applied& received, Result<Applier::Progress> installed);
+  void trim_log();
   void applied(Applier::Progress progress);
+  bool take_progress(const Applier::Progress& progress);
   void role_changed();
   void configuration_changed();
   void tick();
@@ -127,12 +146,17 @@ class Node {
   std::vector<Refusal> receive_calls(std::vector<ForwardedCall> calls);
   std::optional<Refusal> receive_call(ForwardedCall& call);
   JoinAnswer receive_join(const Member& member);
+  ChangeAnswer carry_out(const Change& change);
+  Changes make_changes();
+  void check_removed();
+  void removed(const Error& why);
   void admitted(const ClusterId& cluster_id);
   void look_for_cluster();
   net::Hello hello() const;
   net::FrameLimits frame_limits() const;
   const Member* find_leader() const;
   void publish();
+  void publish_progress();
 
   Parts parts_;
   NodeOptions options_;
@@ -144,16 +168,23 @@ class Node {
   Applier applier_;
   std::unique_ptr<Peers> peers_;  // none without a port
   std::unique_ptr<Forwarding> forwarding_;
+  std::unique_ptr<SnapshotSender> snapshot_sender_;
+  std::unique_ptr<SnapshotReceiver> snapshot_receiver_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<Joiner> joiner_;
+  Changes changes_;
 
   std::deque<Unfinished> unfinished_;
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
   std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
   Index applied_index_;
+  Index log_first_index_;
+  Index trim_wanted_;  ///< asked of the log so far
+  std::uint64_t snapshots_installed_ = 0;
   Leadership placed_under_;          ///< whose term the outstanding calls were last sent in
   std::uint64_t seen_sequence_ = 0;  ///< durable_sequence_ at the last tick
   unsigned ticks_since_write_ = 0;
+  unsigned ticks_without_leader_ = 0;
   Error why_stopped_{Errc::shutting_down, "the database was closed; the command was not sent"};
   bool scheduled_ = false;
   bool stopped_ = false;

@@ -43,8 +43,8 @@ Result<std::unique_ptr<log::Log>> open_log(const Surroundings& surroundings, con
 }
 
 Result<std::unique_ptr<state::Store>> open_store(const Surroundings& surroundings, const Options& options,
-                                                 const Commands& commands) {
-  return state::Store::open({.directory = state_path(options),
+                                                 const state::Directory& directory, const Commands& commands) {
+  return state::Store::open({.directory = directory.path(),
                              .map_size = options.map_size,
                              .readers_max = options.readers_max,
                              .sync = surroundings.sync_state,
@@ -79,7 +79,9 @@ Result<void> clear_unfinished(const Surroundings& surroundings, const Options& o
   std::error_code code;
   const auto state_bytes = std::filesystem::file_size(state_path(options) + "/data.mdb", code);
   if (!code && state_bytes > meta_pages_bytes) {
-    const auto store = open_store(surroundings, options, Commands());
+    const auto directory = state::Directory::open(options.data_dir, surroundings.sync_state);
+    if (!directory) return fail(directory.error());
+    const auto store = open_store(surroundings, options, *directory, Commands());
     if (!store) return fail(store.error());
     if ((*store)->applied().index > Index{1}) return without_identity(options, "a database");
   }
@@ -91,9 +93,7 @@ Result<void> clear_unfinished(const Surroundings& surroundings, const Options& o
     if ((*log)->last_index() > Index{1}) return without_identity(options, "a log");
     if (auto removed = remove_files(files, log_path(options)); !removed) return removed;
   }
-  std::filesystem::remove_all(state_path(options), code);
-  if (code) return fail(Errc::io_error, fmt::format("cannot clear {}: {}", state_path(options), code.message()));
-  return {};
+  return state::Directory::remove(options.data_dir);
 }
 
 Result<void> bootstrap(log::Log& log, NodeId id) {
@@ -120,7 +120,7 @@ Result<Started> start_new(const Surroundings& surroundings, const Options& optio
                             options.data_dir.string()));
   }
   if (auto cleared = clear_unfinished(surroundings, options); !cleared) return fail(cleared.error());
-  Started started{.lock = std::move(lock), .identity = {}, .log = {}, .store = {}, .restored = {}};
+  Started started{.lock = std::move(lock), .identity = {}, .log = {}, .directory = {}, .store = {}, .restored = {}};
   started.identity.node_id = NodeId{mix(random)};
   started.identity.incarnation = 1;
   if (founds) started.identity.cluster_id = ClusterId{mix(random), mix(random)};
@@ -134,7 +134,10 @@ Result<Started> start_new(const Surroundings& surroundings, const Options& optio
     if (!log) return fail(log.error());
     started.log = std::move(*log);
   }
-  auto store = open_store(surroundings, options, commands);
+  auto directory = state::Directory::create(options.data_dir, surroundings.sync_state);
+  if (!directory) return fail(directory.error());
+  started.directory = std::make_unique<state::Directory>(std::move(*directory));
+  auto store = open_store(surroundings, options, *started.directory, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);
   if (auto synced = files.sync_directory(options.data_dir.string()); !synced) return fail(synced.error());
@@ -142,6 +145,39 @@ Result<Started> start_new(const Surroundings& surroundings, const Options& optio
     return fail(written.error());
   }
   return started;
+}
+
+/// A snapshot was installed and the log was not begun anew after it any more: now it is.
+Result<void> follow_snapshot(const Surroundings& surroundings, const Options& options, Started& started) {
+  const state::Applied& applied = started.store->applied();
+  const auto mark = started.directory->mark();
+  if (!mark) return fail(mark.error());
+  if (!*mark || (*mark)->index != applied.index || (*mark)->term != applied.term) return {};
+  const auto& recovered = started.log->recovered();
+  const bool begins_there = recovered.first_index == applied.index.next();
+  const bool held = applied.index >= recovered.first_index && applied.index <= recovered.last_index;
+  if (begins_there) return {};
+  if (held) {
+    const auto term = started.log->term_at(applied.index);
+    if (!term) return fail(term.error());
+    if (*term == applied.term) return {};
+  }
+  if (recovered.commit_index > applied.index) {
+    return fail(Errc::damaged, fmt::format("the log says that entry {} is committed, but the installed snapshot ends "
+                                           "at {} with another term than the log has there",
+                                           recovered.commit_index.value, applied.index.value));
+  }
+  if (recovered.hard_state.term < applied.term) {
+    // What the snapshot includes was written by a leader of that term; none was voted for here.
+    const log::Log::Write write{raft::HardState{applied.term, NodeId{}}, {}, Index{}};
+    if (auto written = started.log->append({&write, 1}); !written) return written;
+  }
+  if (auto begun = started.log->begin_anew(applied.index, applied.term); !begun) return begun;
+  started.log.reset();
+  auto log = open_log(surroundings, options);  // what recovery finds is what every later start goes by
+  if (!log) return fail(log.error());
+  started.log = std::move(*log);
+  return {};
 }
 
 Result<Started> start_again(const Surroundings& surroundings, const Options& options, const Commands& commands,
@@ -159,7 +195,8 @@ Result<Started> start_again(const Surroundings& surroundings, const Options& opt
                               part));
     }
   }
-  Started started{.lock = std::move(lock), .identity = identity, .log = {}, .store = {}, .restored = {}};
+  Started started{
+      .lock = std::move(lock), .identity = identity, .log = {}, .directory = {}, .store = {}, .restored = {}};
   auto log = open_log(surroundings, options);
   if (!log) return fail(log.error());
   started.log = std::move(*log);
@@ -170,9 +207,18 @@ Result<Started> start_again(const Surroundings& surroundings, const Options& opt
                     "could vote twice. Move the directory away and join the cluster anew, or restore a backup",
                     log_path(options)));
   }
-  auto store = open_store(surroundings, options, commands);
+  auto directory = state::Directory::open(options.data_dir, surroundings.sync_state);
+  if (!directory) return fail(directory.error());
+  started.directory = std::make_unique<state::Directory>(std::move(*directory));
+  auto store = open_store(surroundings, options, *started.directory, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);
+  if (started.store->was_removed(identity.node_id)) {
+    return fail(Errc::removed,
+                fmt::format("the member of {} was removed from its cluster; to join again, move the directory away",
+                            options.data_dir.string()));
+  }
+  if (auto followed = follow_snapshot(surroundings, options, started); !followed) return fail(followed.error());
   ++started.identity.incarnation;
   if (auto written = log::write_identity(files, identity_path(options), started.identity); !written) {
     return fail(written.error());
@@ -189,6 +235,9 @@ Result<void> check_against_log(const state::Applied& applied, log::Log& log) {
                     applied.index.value, applied.term.value, what));
   };
   const auto& recovered = log.recovered();
+  if (applied.term > recovered.hard_state.term) {
+    return damaged(fmt::format("knows only term {}", recovered.hard_state.term.value));
+  }
   if (applied.index > recovered.last_index) return damaged(fmt::format("ends at {}", recovered.last_index.value));
   if (applied.index.next() < recovered.first_index) {
     return damaged(fmt::format("begins at {}", recovered.first_index.value));

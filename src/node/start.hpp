@@ -13,6 +13,7 @@
 #include "log/identity.hpp"
 #include "log/log.hpp"
 #include "raft/core.hpp"
+#include "state/directory.hpp"
 #include "state/store.hpp"
 
 namespace flotilla::node {
@@ -35,6 +36,7 @@ struct Started {
   DirectoryLock lock;
   log::Identity identity;
   std::unique_ptr<log::Log> log;
+  std::unique_ptr<state::Directory> directory;
   std::unique_ptr<state::Store> store;
   raft::Restored restored;
 };

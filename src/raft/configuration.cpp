@@ -10,6 +10,13 @@ namespace {
 
 constexpr std::uint32_t format_version = 1;
 
+enum class Kind : std::uint8_t { learner = 0, voter = 1, joining = 2 };
+
+Kind kind_of(const Member& member) {
+  if (member.voter) return Kind::voter;
+  return member.joining ? Kind::joining : Kind::learner;
+}
+
 const Member* find_in(const std::vector<Member>& group, NodeId id) noexcept {
   const auto at = std::find_if(group.begin(), group.end(), [id](const Member& member) { return member.id == id; });
   return at == group.end() ? nullptr : &*at;
@@ -23,7 +30,9 @@ bool sorted_and_distinct(const std::vector<Member>& group) {
 void put_group(Encoder& out, const std::vector<Member>& group) {
   FLOTILLA_ASSERT(sorted_and_distinct(group));
   out.u32(static_cast<std::uint32_t>(group.size()));
-  for (const Member& member : group) out.u64(member.id.value).u8(member.voter ? 1 : 0).bytes(member.address);
+  for (const Member& member : group) {
+    out.u64(member.id.value).u8(static_cast<std::uint8_t>(kind_of(member))).bytes(member.address);
+  }
 }
 
 bool get_group(Decoder& in, std::vector<Member>& group) {
@@ -32,10 +41,11 @@ bool get_group(Decoder& in, std::vector<Member>& group) {
   for (std::uint32_t i = 0; i < count; ++i) {
     Member member;
     member.id = NodeId{in.u64()};
-    const std::uint8_t voter = in.u8();
+    const std::uint8_t kind = in.u8();
     member.address = Address(in.bytes());
-    if (!in.ok() || !member.id || voter > 1) return false;
-    member.voter = voter == 1;
+    if (!in.ok() || !member.id || kind > static_cast<std::uint8_t>(Kind::joining)) return false;
+    member.voter = Kind{kind} == Kind::voter;
+    member.joining = Kind{kind} == Kind::joining;
     group.push_back(std::move(member));
   }
   return sorted_and_distinct(group);
@@ -68,6 +78,7 @@ std::vector<NodeId> Configuration::ids() const {
 
 bool valid(const Configuration& configuration) noexcept {
   const auto is_voter = [](const Member& member) { return member.voter; };
+  const auto is_both = [](const Member& member) { return member.voter && member.joining; };
   const auto has_no_id = [](const Member& member) { return !member.id; };
   const auto& members = configuration.members;
   const auto& outgoing = configuration.outgoing;
@@ -76,6 +87,7 @@ bool valid(const Configuration& configuration) noexcept {
   if (std::any_of(members.begin(), members.end(), has_no_id)) return false;
   if (std::any_of(outgoing.begin(), outgoing.end(), has_no_id)) return false;
   if (std::none_of(members.begin(), members.end(), is_voter)) return false;
+  if (std::any_of(members.begin(), members.end(), is_both)) return false;
   return std::all_of(outgoing.begin(), outgoing.end(), is_voter);
 }
 

@@ -35,10 +35,11 @@ struct Configuration {
 };
 
 /// Whether a cluster may be governed by it: sorted, ids distinct and not 0, at least one voter among `members`, only
-/// voters in `outgoing`, groups of at most members_max.
+/// voters in `outgoing`, groups of at most members_max, nobody both a voter and joining.
 bool valid(const Configuration& configuration) noexcept;
 
-/// u32 version = 1, then the two lists: u32 count, then per member id u64, voter u8, address (u32 length, bytes).
+/// u32 version = 1, then the two lists: u32 count, then per member id u64, kind u8 (0 learner, 1 voter, 2 learner that
+/// is joining), address (u32 length, bytes).
 std::string encode(const Configuration& configuration);
 /// nullopt: malformed, unsorted, doubled ids, or over 64 members.
 std::optional<Configuration> decode_configuration(std::string_view bytes);

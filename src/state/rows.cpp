@@ -1,5 +1,7 @@
 #include "state/rows.hpp"
 
+#include <fmt/format.h>
+
 #include "base/codec.hpp"
 
 namespace flotilla::state {
@@ -106,6 +108,31 @@ int Rows::remove(std::string_view key) const {
   MDB_val key_val = lmdb::to_val(key);
   const int code = mdb_del(txn_, dbi_, &key_val, nullptr);
   return code == MDB_NOTFOUND ? 0 : code;
+}
+
+Result<Applied> read_applied(const Rows& rows) {
+  std::string_view bytes;
+  if (const int code = rows.get(format_key, bytes); code != 0) {
+    return fail(lmdb::error_of(code, "read the format row"));
+  }
+  const auto version = decode_format(bytes);
+  if (version != format_version) {
+    return fail(Errc::version_unsupported,
+                fmt::format("the database has format {}, this build knows {}", version.value_or(0), format_version));
+  }
+  if (const int code = rows.get(applied_key, bytes); code != 0) {
+    return fail(lmdb::error_of(code, "read the applied row"));
+  }
+  AppliedRow row;
+  if (!decode_applied(bytes, row)) return fail(Errc::damaged, "the applied row is malformed");
+  Applied applied{row.index, row.term, row.time, {}, row.configuration_index};
+  const int code = rows.get(configuration_key, bytes);
+  if (code == MDB_NOTFOUND) return applied;
+  if (code != 0) return fail(lmdb::error_of(code, "read the configuration row"));
+  auto configuration = raft::decode_configuration(bytes);
+  if (!configuration) return fail(Errc::damaged, "the configuration row is malformed");
+  applied.configuration = std::move(*configuration);
+  return applied;
 }
 
 }  // namespace flotilla::state

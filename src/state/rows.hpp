@@ -6,8 +6,10 @@
 #include <string>
 #include <string_view>
 
+#include "flotilla/error.hpp"
 #include "flotilla/txn.hpp"
 #include "flotilla/types.hpp"
+#include "state/applied.hpp"
 #include "state/lmdb.hpp"
 
 namespace flotilla::state {
@@ -48,6 +50,10 @@ bool decode_applied(std::string_view bytes, AppliedRow& row);
 struct NodeRow {
   std::uint64_t incarnation = 0;
   std::uint64_t session = 0;
+
+  /// Of a node that was a member and is none any more: it never opens a session again.
+  static constexpr NodeRow removed() { return {~std::uint64_t{0}, 0}; }
+  friend bool operator==(const NodeRow&, const NodeRow&) = default;
 };
 std::string encode(const NodeRow& row);
 std::optional<NodeRow> decode_node(std::string_view bytes);
@@ -81,5 +87,8 @@ class Rows {
   MDB_txn* txn_;
   MDB_dbi dbi_;
 };
+
+/// The format, applied and configuration rows. version_unsupported, damaged, or LMDB's error.
+Result<Applied> read_applied(const Rows& rows);
 
 }  // namespace flotilla::state

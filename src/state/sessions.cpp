@@ -115,6 +115,11 @@ bool Sessions::load(const Rows& rows, int& code) {
   return whole;
 }
 
+const Session* Sessions::find(std::uint64_t session) const {
+  const auto at = sessions_.find(session);
+  return at == sessions_.end() ? nullptr : &at->second;
+}
+
 Session* Sessions::find(std::uint64_t session) {
   const auto at = sessions_.find(session);
   return at == sessions_.end() ? nullptr : &at->second;
@@ -129,6 +134,7 @@ Result<Bytes> Sessions::open(const SessionPayload& payload) {
   if (at != nodes_.end()) {
     // A second copy of the entry that opened it: the answer is the same.
     const NodeRow& newest = at->second;
+    if (newest == NodeRow::removed()) return fail(Errc::proposal_dropped, "the node was removed from the cluster");
     const bool again = newest.incarnation == payload.incarnation && newest.session == payload.session;
     if (again && sessions_.contains(payload.session)) return Bytes();
     if (payload.incarnation <= newest.incarnation) {
@@ -154,9 +160,19 @@ void Sessions::end_removed(const raft::Configuration& before, const raft::Config
   const auto end_if_gone = [&](const Member& member) {
     if (contains(after, member.id)) return;
     if (const auto at = nodes_.find(member.id.value); at != nodes_.end()) end(at->second.session);
+    nodes_[member.id.value] = NodeRow::removed();
+    changed_nodes_.insert(member.id.value);
   };
   std::ranges::for_each(before.members, end_if_gone);
   std::ranges::for_each(before.outgoing, end_if_gone);
+}
+
+std::set<NodeId> Sessions::removed() const {
+  std::set<NodeId> ids;
+  for (const auto& [id, newest] : nodes_) {
+    if (newest == NodeRow::removed()) ids.insert(NodeId{id});
+  }
+  return ids;
 }
 
 std::optional<Result<Bytes>> Sessions::admit(const CommandPayload& command) {

@@ -59,8 +59,10 @@ class Sessions {
 
   /// Applies a session entry: proposal_dropped, or an empty result.
   Result<Bytes> open(const SessionPayload& payload);
-  /// Ends the sessions of members of `before` that are not in `after`.
+  /// Ends the sessions of members of `before` that are not in `after`, for ever: an id is not used again.
   void end_removed(const raft::Configuration& before, const raft::Configuration& after);
+  /// All ids that were ever removed.
+  std::set<NodeId> removed() const;
 
   /// What is already decided about a command before it runs: its answer, or nullopt to run it. Forgets what the caller
   /// acknowledges. Session 0 is no session: every command of it runs.
@@ -78,6 +80,9 @@ class Sessions {
   void committed() { changed_.clear(), changed_nodes_.clear(); }
   /// The batch was aborted: reads what it changed again, in another transaction. As load().
   bool roll_back(const Rows& rows, int& code);
+
+  /// nullptr: not open.
+  const Session* find(std::uint64_t session) const;
 
   std::size_t size() const noexcept { return sessions_.size(); }
 

@@ -7,7 +7,9 @@
 #include <cerrno>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <new>
+#include <set>
 #include <utility>
 
 #include <fcntl.h>
@@ -18,6 +20,7 @@
 
 #include "base/assert.hpp"
 #include "base/log_sink.hpp"
+#include "state/directory.hpp"
 #include "state/environment.hpp"
 #include "state/rows.hpp"
 #include "state/sessions.hpp"
@@ -69,18 +72,6 @@ enum class Progress : std::uint8_t {
   full,   ///< LMDB's transaction cannot grow any more: abort, and run it in parts
 };
 
-/// Makes the names in a directory durable.
-Result<void> sync_directory(const std::filesystem::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  int code = descriptor < 0 ? errno : 0;
-  if (descriptor >= 0) {
-    if (::fsync(descriptor) != 0) code = errno;
-    ::close(descriptor);
-  }
-  if (code != 0) return fail(fault_of(code, fmt::format("sync the directory {}", path.string())));
-  return {};
-}
-
 }  // namespace
 
 bool inside_command() noexcept {
@@ -89,18 +80,28 @@ bool inside_command() noexcept {
 
 class Store::Impl {
  public:
-  Impl(const StoreOptions& options, Commands commands, std::shared_ptr<Environment> env)
-      : env_(std::move(env)), commands_(std::move(commands)), log_sink_(log_sink_or_default(options.log_sink)) {}
+  Impl(const StoreOptions& options, Commands commands)
+      : options_(options), commands_(std::move(commands)), log_sink_(log_sink_or_default(options.log_sink)) {}
 
-  /// Makes the reserved table or reads it, and opens all tables.
-  Result<void> load();
+  Result<void> open();
   Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
+  Result<void> install(const std::filesystem::path& directory, const std::function<Result<void>()>& publish);
+  std::optional<std::vector<Outcome>> remembered(std::uint64_t session) const;
 
-  Environment& env() noexcept { return *env_; }
-  std::shared_ptr<Environment> shared_env() const noexcept { return env_; }
+  /// Thread: any.
+  std::shared_ptr<Environment> env() const {
+    const std::lock_guard lock(env_mutex_);
+    return env_;
+  }
+  /// The one in use, and those that only their readers still hold.
+  std::vector<std::shared_ptr<Environment>> all_envs() const;
   const Commands& commands() const noexcept { return commands_; }
   const Applied& applied() const noexcept { return applied_; }
   Index applied_index() const noexcept { return Index{applied_index_.load(std::memory_order_acquire)}; }
+  bool was_removed(NodeId id) const {
+    const std::lock_guard lock(removed_mutex_);
+    return removed_.contains(id);
+  }
 
  private:
   /// All that one LMDB transaction changes. Thrown away whole when it aborts.
@@ -114,9 +115,17 @@ class Store::Impl {
     std::vector<Outcome> outcomes;
   };
 
-  Result<MDB_dbi> open_reserved(MDB_txn* txn, bool& made);
-  Result<void> load_rows(const Rows& rows);
-  Result<Catalog> load_tables(MDB_txn* txn, const Rows& rows);
+  /// An open environment and what of it is kept in memory.
+  struct Loaded {
+    std::shared_ptr<Environment> env;
+    Applied applied;
+    Sessions sessions;
+  };
+  /// Opens `directory`, makes the reserved table or reads it, and opens all tables.
+  Result<Loaded> load(const std::filesystem::path& directory) const;
+  static Result<MDB_dbi> open_reserved(MDB_txn* txn, bool& made);
+  static Result<Catalog> load_tables(MDB_txn* txn, const Rows& rows);
+  void use(Loaded loaded);
 
   Result<void> apply_or_run_out_of_memory(std::span<const raft::Entry> entries, std::vector<Outcome>& outcomes);
   Result<void> apply_range(std::span<const raft::Entry> entries, std::vector<Outcome>& outcomes);
@@ -128,14 +137,21 @@ class Store::Impl {
   Result<Ending> call(const CommandFn& command, const raft::Entry& entry, Batch& batch);
   Result<void> commit(Batch& batch);
   Result<void> abort(Batch& batch);
+  void note_removed();
 
-  std::shared_ptr<Environment> env_;
+  const StoreOptions options_;
   const Commands commands_;
   const LogSink log_sink_;
+
+  mutable std::mutex env_mutex_;
+  std::shared_ptr<Environment> env_;                      // written with env_mutex_, by the apply thread
+  mutable std::vector<std::weak_ptr<Environment>> past_;  // guarded by env_mutex_
 
   Applied applied_;
   std::atomic<std::uint64_t> applied_index_{0};
   Sessions sessions_;
+  mutable std::mutex removed_mutex_;
+  std::set<NodeId> removed_;  // guarded by removed_mutex_: sessions_.removed() as of the last commit
   std::uint64_t commits_ = 0;
   std::optional<Error> fault_;
   /// Commands of the batch in hand that failed after they wrote, by index. They fail again whenever what is before them
@@ -148,10 +164,8 @@ class Store::Impl {
 
 Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options, Commands commands) {
   if (auto checked = commands.check(); !checked) return fail(checked.error());
-  auto env = Environment::open({options.directory, options.map_size, options.readers_max, options.sync});
-  if (!env) return fail(env.error());
-  auto impl = std::make_unique<Impl>(options, std::move(commands), std::move(*env));
-  if (auto loaded = impl->load(); !loaded) return fail(loaded.error());
+  auto impl = std::make_unique<Impl>(options, std::move(commands));
+  if (auto opened = impl->open(); !opened) return fail(opened.error());
   if (options.sync) {
     if (auto synced = sync_directory(options.directory); !synced) return fail(synced.error());
     auto synced = sync_directory(std::filesystem::absolute(options.directory / "..").lexically_normal());
@@ -177,53 +191,50 @@ Result<MDB_dbi> Store::Impl::open_reserved(MDB_txn* txn, bool& made) {
   return dbi;
 }
 
-Result<void> Store::Impl::load() {
-  auto txn = lmdb::Txn::begin_write(env_->handle());
+Result<Store::Impl::Loaded> Store::Impl::load(const std::filesystem::path& directory) const {
+  auto env = Environment::open({directory, options_.map_size, options_.readers_max, options_.sync});
+  if (!env) return fail(env.error());
+  auto txn = lmdb::Txn::begin_write((*env)->handle());  // goes before the environment does
   if (!txn) return fail(txn.error());
   bool made = false;
   const auto dbi = open_reserved(txn->get(), made);
   if (!dbi) return fail(dbi.error());
   const Rows rows(txn->get(), *dbi);
+  int code = 0;
   if (made) {
-    int code = rows.put(format_key, encode_format());
+    code = rows.put(format_key, encode_format());
     if (code == 0) code = rows.put(applied_key, encode(AppliedRow{}));
     if (code != 0) return fail(fault_of(code, "make the reserved table"));
   }
-  if (auto loaded = load_rows(rows); !loaded) return loaded;
+  auto applied = read_applied(rows);
+  if (!applied) return fail(applied.error());
+  Loaded loaded{*env, std::move(*applied), {}};
+  if (!loaded.sessions.load(rows, code)) return fail(Errc::damaged, "a session row is malformed");
+  if (code != 0) return fail(fault_of(code, "read the sessions"));
   auto catalog = load_tables(txn->get(), rows);
   if (!catalog) return fail(catalog.error());
-  if (auto committed = txn->commit(); !committed) return committed;
-  env_->set_reserved(*dbi);
-  env_->publish(std::make_shared<const Catalog>(std::move(*catalog)));
-  applied_index_.store(applied_.index.value, std::memory_order_release);
-  return {};
+  if (auto committed = txn->commit(); !committed) return fail(committed.error());
+  loaded.env->set_reserved(*dbi);
+  loaded.env->publish(std::make_shared<const Catalog>(std::move(*catalog)));
+  return loaded;
 }
 
-Result<void> Store::Impl::load_rows(const Rows& rows) {
-  std::string_view bytes;
-  if (const int code = rows.get(format_key, bytes); code != 0) return fail(fault_of(code, "read the format row"));
-  const auto version = decode_format(bytes);
-  if (version != format_version) {
-    return fail(Errc::version_unsupported,
-                fmt::format("the database has format {}, this build knows {}", version.value_or(0), format_version));
+void Store::Impl::use(Loaded loaded) {
+  {
+    const std::lock_guard lock(env_mutex_);
+    if (env_) past_.push_back(env_);
+    env_ = std::move(loaded.env);
   }
-  if (const int code = rows.get(applied_key, bytes); code != 0) return fail(fault_of(code, "read the applied row"));
-  AppliedRow row;
-  if (!decode_applied(bytes, row)) return fail(Errc::damaged, "the applied row is malformed");
-  applied_.index = row.index;
-  applied_.term = row.term;
-  applied_.time = row.time;
-  applied_.configuration_index = row.configuration_index;
-  int code = rows.get(configuration_key, bytes);
-  if (code == 0) {
-    auto configuration = raft::decode_configuration(bytes);
-    if (!configuration) return fail(Errc::damaged, "the configuration row is malformed");
-    applied_.configuration = std::move(*configuration);
-  } else if (code != MDB_NOTFOUND) {
-    return fail(fault_of(code, "read the configuration row"));
-  }
-  if (!sessions_.load(rows, code)) return fail(Errc::damaged, "a session row is malformed");
-  if (code != 0) return fail(fault_of(code, "read the sessions"));
+  applied_ = std::move(loaded.applied);
+  sessions_ = std::move(loaded.sessions);
+  applied_index_.store(applied_.index.value, std::memory_order_release);
+  note_removed();
+}
+
+Result<void> Store::Impl::open() {
+  auto loaded = load(options_.directory);
+  if (!loaded) return fail(loaded.error());
+  use(std::move(*loaded));
   return {};
 }
 
@@ -277,6 +288,45 @@ Result<std::vector<Outcome>> Store::Impl::apply(std::span<const raft::Entry> ent
   }
   FLOTILLA_ASSERT(applied_.index == entries.back().index);
   return outcomes;
+}
+
+Result<void> Store::Impl::install(const std::filesystem::path& directory,
+                                  const std::function<Result<void>()>& publish) {
+  if (env_->forked()) return fail(Error(Errc::forked));
+  if (fault_) return fail(*fault_);
+  auto loaded = load(directory);
+  if (!loaded) return fail(loaded.error());
+  if (loaded->applied.index <= applied_.index) {
+    return fail(Errc::invalid_argument, fmt::format("the snapshot ends at {}, the database at {}",
+                                                    loaded->applied.index.value, applied_.index.value));
+  }
+  if (auto published = publish(); !published) {
+    fault_ = published.error();
+    return published;
+  }
+  use(std::move(*loaded));
+  return {};
+}
+
+std::optional<std::vector<Outcome>> Store::Impl::remembered(std::uint64_t session) const {
+  const Session* const open = sessions_.find(session);
+  if (open == nullptr) return std::nullopt;
+  std::vector<Outcome> outcomes;
+  outcomes.reserve(open->results.size());
+  for (const StoredResult& stored : open->results) {
+    outcomes.push_back({{session, stored.sequence}, applied_.index, applied_.term, stored.result()});
+  }
+  return outcomes;
+}
+
+std::vector<std::shared_ptr<Environment>> Store::Impl::all_envs() const {
+  const std::lock_guard lock(env_mutex_);
+  std::vector<std::shared_ptr<Environment>> envs{env_};
+  std::erase_if(past_, [](const auto& past) { return past.expired(); });
+  for (const auto& past : past_) {
+    if (auto env = past.lock()) envs.push_back(std::move(env));
+  }
+  return envs;
 }
 
 Result<void> Store::Impl::apply_or_run_out_of_memory(std::span<const raft::Entry> entries,
@@ -448,9 +498,16 @@ Result<void> Store::Impl::commit(Batch& batch) {
   if (made_tables) env_->publish(batch.state.staged_catalog());
   if (++commits_ % commits_per_sweep == 0) env_->sweep_readers();
   sessions_.committed();
+  if (batch.configuration_changed) note_removed();
   applied_ = std::move(batch.applied);
   applied_index_.store(applied_.index.value, std::memory_order_release);
   return {};
+}
+
+void Store::Impl::note_removed() {
+  std::set<NodeId> removed = sessions_.removed();
+  const std::lock_guard lock(removed_mutex_);
+  removed_ = std::move(removed);
 }
 
 Result<void> Store::Impl::abort(Batch& batch) {
@@ -481,10 +538,37 @@ Index Store::applied_index() const {
   return impl_->applied_index();
 }
 
+Result<SnapshotCopy> Store::copy(const std::filesystem::path& path) {
+  const auto env = impl_->env();
+  if (env->forked()) return fail(Error(Errc::forked));
+  const auto copied = [&]() -> Result<void> {
+    auto file = FileHandle::open(path, O_WRONLY | O_CREAT | O_EXCL);
+    if (!file) return fail(file.error());
+    const int code = mdb_env_copyfd2(env->handle(), file->descriptor(), MDB_CP_COMPACT);
+    if (code != 0) return fail(fault_of(code, fmt::format("copy the database to {}", path.string())));
+    return {};
+  }();
+  if (!copied) {
+    std::error_code ignored;
+    std::filesystem::remove(path, ignored);
+    return fail(copied.error());
+  }
+  return SnapshotCopy::take(path);
+}
+
+Result<void> Store::install(const std::filesystem::path& directory, const std::function<Result<void>()>& publish) {
+  return impl_->install(directory, publish);
+}
+
+std::optional<std::vector<Outcome>> Store::remembered(std::uint64_t session) const {
+  return impl_->remembered(session);
+}
+
 Result<ReadTxn> Store::read() {
-  auto snapshot = impl_->env().begin_read();
+  auto env = impl_->env();
+  auto snapshot = env->begin_read();
   if (!snapshot) return fail(snapshot.error());
-  return ReadTxn(std::make_unique<detail::ReadState>(impl_->shared_env(), std::move(*snapshot)));
+  return ReadTxn(std::make_unique<detail::ReadState>(std::move(env), std::move(*snapshot)));
 }
 
 Result<std::uint64_t> Store::content_hash(const ReadTxn& txn) {
@@ -515,20 +599,29 @@ bool Store::has_command(std::string_view name) const {
   return impl_->commands().find(name) != nullptr;
 }
 
+bool Store::was_removed(NodeId id) const {
+  return impl_->was_removed(id);
+}
+
 std::uint64_t Store::file_bytes() const {
   mdb_filehandle_t descriptor = -1;
   struct stat info {};
-  if (impl_->env().forked() || mdb_env_get_fd(impl_->env().handle(), &descriptor) != 0) return 0;
+  const auto env = impl_->env();
+  if (env->forked() || mdb_env_get_fd(env->handle(), &descriptor) != 0) return 0;
   if (::fstat(descriptor, &info) != 0) return 0;
   return static_cast<std::uint64_t>(info.st_size);
 }
 
 unsigned Store::readers() const {
-  return impl_->env().readers();
+  unsigned readers = 0;
+  for (const auto& env : impl_->all_envs()) readers += env->readers();
+  return readers;
 }
 
 std::chrono::milliseconds Store::oldest_reader_age() const {
-  return impl_->env().oldest_reader_age();
+  std::chrono::milliseconds age{0};
+  for (const auto& env : impl_->all_envs()) age = std::max(age, env->oldest_reader_age());
+  return age;
 }
 
 }  // namespace flotilla::state

@@ -16,28 +16,19 @@
 #include "flotilla/options.hpp"
 #include "flotilla/txn.hpp"
 #include "flotilla/types.hpp"
-#include "raft/configuration.hpp"
 #include "raft/entry.hpp"
+#include "state/applied.hpp"
 #include "state/payload.hpp"
+#include "state/snapshot.hpp"
 
 namespace flotilla::state {
 
 struct StoreOptions {
-  std::filesystem::path directory;  ///< data/state; created if missing
+  std::filesystem::path directory;  ///< see state::Directory; created if missing
   std::size_t map_size = std::size_t{256} << 30;
   unsigned readers_max = 1024;
   bool sync = true;  ///< durable at each commit; tests of pure logic turn it off
   LogSink log_sink;
-};
-
-/// The position in the log that the database includes, and what goes with it: all in one LMDB transaction with the
-/// data.
-struct Applied {
-  Index index;
-  Term term;
-  std::uint64_t time = 0;
-  raft::Configuration configuration;  ///< the newest at or below index
-  Index configuration_index;
 };
 
 /// The result of one command or session entry, for whoever waits for it.
@@ -48,7 +39,7 @@ struct Outcome {
   Result<Bytes> result;
 };
 
-/// Thread: apply() on the apply thread alone; read(), applied_index() and the sizes on any.
+/// Thread: apply() and install() on the apply thread alone; copy(), read(), applied_index() and the sizes on any.
 class Store {
  public:
   /// io_error, disk_full, damaged, version_unsupported, in_use (another process or this one has it open), map_full.
@@ -61,7 +52,20 @@ class Store {
   /// the same error.
   [[nodiscard]] Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
 
-  /// As of the last apply(). Thread: apply.
+  /// A compacted copy of the newest committed transaction, in a new file at `path`. Takes as long as writing and
+  /// reading that much; the pages of that transaction are not used again meanwhile. An error leaves no file.
+  [[nodiscard]] Result<SnapshotCopy> copy(const std::filesystem::path& path);
+
+  /// Puts the database in `directory` in this one's place; it must include more of the log than this one. It is opened
+  /// first; then `publish` makes the change durable. An error of `publish` is a local fault like one of apply(); after
+  /// any other nothing has changed. Snapshots that are open stay as they are, and hold the old database until they end.
+  [[nodiscard]] Result<void> install(const std::filesystem::path& directory,
+                                     const std::function<Result<void>()>& publish);
+  /// How the calls of a session ended that it still remembers; nullopt: the session is not open. For those who waited
+  /// while entries were skipped by install(). Thread: apply.
+  std::optional<std::vector<Outcome>> remembered(std::uint64_t session) const;
+
+  /// As of the last apply() or install(). Thread: apply.
   const Applied& applied() const;
   /// Of the newest committed transaction. Thread: any.
   Index applied_index() const;
@@ -72,6 +76,8 @@ class Store {
   static Result<std::uint64_t> content_hash(const ReadTxn& txn);
 
   bool has_command(std::string_view name) const;
+  /// Whether this node was a member once and is none any more, as of applied_index() at least. Thread: any.
+  bool was_removed(NodeId id) const;
   std::uint64_t file_bytes() const;
   unsigned readers() const;
   std::chrono::milliseconds oldest_reader_age() const;

@@ -3,6 +3,8 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -69,9 +71,11 @@ inline std::string get(DB& db, std::string_view key) {
 /// `count` members: the first founds, the others join it; ready when all are voters.
 class Cluster {
  public:
-  explicit Cluster(std::size_t count) : options_(count) {
+  using Adjust = std::function<void(Options&)>;
+  explicit Cluster(std::size_t count, const Adjust& adjust = {}) : options_(count) {
     for (std::size_t i = 0; i < count; ++i) {
       options_[i] = test_options(dir_ / std::to_string(i));
+      if (adjust) adjust(options_[i]);
       options_[i].listen = "127.0.0.1:0";
       options_[i].found = i == 0;
       if (i > 0) options_[i].join = {options_[0].listen};
@@ -84,6 +88,29 @@ class Cluster {
       return members.size() == count && std::all_of(members.begin(), members.end(), [](auto& m) { return m.voter; });
     });
   }
+
+  /// Starts one more, which joins as a learner and stays one; its number.
+  std::size_t add_learner() {
+    const std::size_t i = size();
+    options_.push_back(options_[0]);
+    options_[i].data_dir = dir_ / std::to_string(i);
+    options_[i].listen = "127.0.0.1:0";
+    options_[i].found = false;
+    options_[i].join.clear();
+    for (std::size_t other = 0; other < i; ++other) options_[i].join.push_back(options_[other].listen);
+    options_[i].join_as_learner = true;
+    members_.emplace_back();
+    start(i);
+    options_[i].listen = (*this)[i].status().listen;
+    eventually([&] {
+      const auto members = (*this)[i].status().members;
+      return std::any_of(members.begin(), members.end(), [&](auto& m) { return m.id == id(i); });
+    });
+    return i;
+  }
+  NodeId id(std::size_t i) { return (*this)[i].status().node_id; }
+  std::filesystem::path path() const { return dir_.path(); }
+  Options& options(std::size_t i) { return options_[i]; }
 
   DB& operator[](std::size_t i) { return *members_[i]; }
   std::size_t size() const { return members_.size(); }

@@ -70,7 +70,7 @@ TEST_CASE("what no encoder writes is refused") {
   CHECK_FALSE(decode(1, group({{2, 1}, {1, 1}}), group({})).has_value());  // order
   CHECK_FALSE(decode(1, group({{1, 1}, {1, 1}}), group({})).has_value());  // twice
   CHECK_FALSE(decode(1, group({{0, 1}}), group({})).has_value());          // no id
-  CHECK_FALSE(decode(1, group({{1, 2}}), group({})).has_value());          // neither voter nor learner
+  CHECK_FALSE(decode(1, group({{1, 3}}), group({})).has_value());          // none of the three kinds
   CHECK_FALSE(decode(1, group({{1, 1}}), group({{1, 0}})).has_value());    // an outgoing learner
   std::string many;
   Encoder out(many);

@@ -142,6 +142,26 @@ TEST_CASE("the session of a removed member ends") {
   CHECK(rig.session(2, 1, 200).error() == Errc::proposal_dropped);
 }
 
+TEST_CASE("an id that was removed is remembered, and no incarnation of it opens a session again") {
+  Open rig;
+  flotilla::raft::Configuration both;
+  both.members = {{NodeId{1}, "a", true}, {NodeId{2}, "b", false}};  // 2 never opened a session
+  flotilla::raft::Configuration one;
+  one.members = {{NodeId{1}, "a", true}};
+  const auto apply = [&](const flotilla::raft::Configuration& configuration) {
+    REQUIRE(rig.apply({entry_of(EntryType::configuration, rig.next_index(), flotilla::raft::encode(configuration))}));
+  };
+  apply(both);
+  CHECK_FALSE(rig.store().was_removed(NodeId{2}));
+  apply(one);
+  CHECK(rig.store().was_removed(NodeId{2}));
+  CHECK_FALSE(rig.store().was_removed(NodeId{1}));
+  CHECK(rig.session(2, 1'000'000, 200).error() == Errc::proposal_dropped);
+  rig.reopen();
+  CHECK(rig.store().was_removed(NodeId{2}));
+  CHECK(rig.session(2, 2'000'000, 201).error() == Errc::proposal_dropped);
+}
+
 TEST_CASE("what a batch did to sessions goes with the batch") {
   Open rig;
   const auto index = rig.next_index();

@@ -12,6 +12,8 @@ namespace flotilla::sim {
 /// Virtual time. One tick of an unskewed clock is `tick_units`.
 using Time = std::uint64_t;
 inline constexpr Time tick_units = 1000;
+/// What a heavy tail adds to a message's delay at most.
+inline constexpr Time heavy_delay_max = 20 * tick_units;
 
 /// Each fault family is off in about a third of the seeds, so that faults do not mask each other.
 struct Plan {

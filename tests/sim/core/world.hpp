@@ -165,7 +165,11 @@ class World {
   void check_leaving(const Node& from, const raft::Message& message);
   bool durably_has(Node& at, Index index, std::uint64_t chain);
   std::uint64_t chain_of(const ChainedLog& log, Index index) const;
+  Time longest_delay() const;
+  /// The longest that anybody waits for a leader before it stands.
+  Time election_time() const { return 2 * plan_.options.election_ticks * tick_units; }
   void heal();
+  void become_equal();
   void restart_all();
   void write_last();
   bool converged();

@@ -152,38 +152,37 @@ void World::restart_all() {
   run_for(busy_until - now_);
 }
 
+/// What was sent before may arrive this much later; a stream that broke brings nothing any more.
+Time World::longest_delay() const {
+  if (plan_.fifo_links) return 0;
+  return 1 + plan_.delay_min + 2 * plan_.delay_mean + (plan_.heavy_tail ? heavy_delay_max : 0);
+}
+
 /// All faults end, and the clients' last wish is one write.
 void World::heal() {
   cut_.clear();
   healed_ = true;
+  const Time all_arrived = now_ + longest_delay();
   restart_all();
   link_busy_until_.clear();
   for (std::uint64_t from = 1; plan_.fifo_links && from <= plan_.nodes; ++from) {
     for (std::uint64_t to = 1; to <= plan_.nodes; ++to) reset_link(from, to);
   }
-  const Time election = 2 * plan_.options.election_ticks * tick_units;
   const Time begun = now_;
-  // Windows may admit one entry per round trip and disk write: equality takes as long as there is to send.
-  std::uint64_t longest = 0;
-  for (auto& at : nodes_) longest = std::max(longest, at->core->last_index().value);
-  const Time equal_within = 40 * election + longest * 6 * tick_units;
-  bool led = false;
-  while (!converged()) {
-    run_for(tick_units);
-    const Time passed = now_ - begun;
-    for (auto& at : nodes_) led = led || at->core->role() == Role::leader;
-    if (!led && passed > 10 * election) broken("liveness", "no leader within 10 election timeouts");
-    if (passed > equal_within) broken("liveness", "the members do not become equal");
-    write_last();
-  }
+  become_equal();
   healing_ticks_ = (now_ - begun) / tick_units;
   if (verbose_) {
     for (auto& at : nodes_) note("is healed", *at);
   }
+  // The order of a transfer that was given up may still come, and is obeyed: only then is the network healthy.
+  if (now_ < all_arrived) {
+    run_for(all_arrived - now_);
+    become_equal();
+  }
   // On a healthy network nobody stands again.
   Term term;
   for (auto& at : nodes_) term = std::max(term, at->core->term());
-  run_for(6 * election);
+  run_for(6 * election_time());
   for (auto& at : nodes_) {
     if (at->core->term() > term) {
       broken("liveness", fmt::format("an election in a healthy cluster, by node {} in term {}", at->id.value,
@@ -192,6 +191,23 @@ void World::heal() {
   }
   check_idle();
   counters_.add(What::healed_runs);
+}
+
+/// Windows may admit one entry per round trip and disk write: equality takes as long as there is to send.
+void World::become_equal() {
+  const Time begun = now_;
+  std::uint64_t longest = 0;
+  for (auto& at : nodes_) longest = std::max(longest, at->core->last_index().value);
+  const Time equal_within = 40 * election_time() + longest * 6 * tick_units;
+  bool led = false;
+  while (!converged()) {
+    run_for(tick_units);
+    const Time passed = now_ - begun;
+    for (auto& at : nodes_) led = led || at->core->role() == Role::leader;
+    if (!led && passed > 10 * election_time()) broken("liveness", "no leader within 10 election timeouts");
+    if (passed > equal_within) broken("liveness", "the members do not become equal");
+    write_last();
+  }
 }
 
 /// Once per leadership.

@@ -24,6 +24,7 @@ Result<DiskLog> read_disk_log(const log::MemoryFileSystem& files, const std::str
   disk.hard_state = recovered.hard_state;
   disk.commit_index = recovered.commit_index;
   disk.first_index = recovered.first_index;
+  disk.base_term = recovered.last_term;
   while (disk.last_index() < recovered.last_index) {
     const auto entries = (*log)->read(disk.last_index().next(), 1u << 20);
     if (!entries) return fail(entries.error());

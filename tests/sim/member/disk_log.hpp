@@ -22,10 +22,11 @@ struct DiskLog {
   raft::HardState hard_state;
   Index commit_index;
   Index first_index{1};
+  Term base_term;              ///< of the entry before, if there is no other
   std::vector<Stamp> entries;  ///< from first_index on
 
   Index last_index() const { return Index{first_index.value + entries.size() - 1}; }
-  Term last_term() const { return entries.empty() ? Term{} : entries.back().term; }
+  Term last_term() const { return entries.empty() ? base_term : entries.back().term; }
   std::optional<Term> term_at(Index index) const;
 };
 

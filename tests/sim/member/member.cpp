@@ -50,7 +50,7 @@ Options SimMember::database_options() const {
   options.found = options_.found;
   options.join = options_.join;
   options.map_size = 4u << 20;
-  options.segment_bytes = 64u << 10;
+  options.segment_bytes = 8u << 10;
   options.log_sink = [this](LogLevel, std::string_view line) {
     if (options_.verbose)
       fmt::print("{:10.6f} {} {}\n", std::chrono::duration<double>(scheduler_.now()).count(), options_.host, line);
@@ -84,6 +84,7 @@ Result<void> SimMember::start() {
   running->threads->loop.set_clock_rate(options_.clock_rate);
   running->threads->log_loop.set_post_delay(options_.disk_delay);
   running->threads->apply_loop.set_post_delay(options_.apply_delay);
+  running->threads->bulk_loop.set_post_delay(options_.apply_delay);
   if (auto listening = running->mux.listen(address()); !listening) return listening;
   node::NodeOptions node;
   node.cluster_id = running->started->identity.cluster_id;
@@ -93,17 +94,20 @@ Result<void> SimMember::start() {
   node.join = options.join;
   node.seed = scheduler_.random();
   node.batch = {64, 1u << 20};
+  node.trailing_entries = options_.trailing_entries;
+  node.log_cache_bytes = options_.log_cache_bytes;
+  node.sync_state = false;
   node.log_sink = options.log_sink;
   node.wall_clock = [this] { return static_cast<std::uint64_t>(scheduler_.now().count() / 1000); };
   node.keep_cluster_id = [this, identity = running->started->identity, options](const ClusterId& id) mutable {
     identity.cluster_id = id;
     return log::write_identity(*faulty_, node::identity_path(options), identity);
   };
-  running->node =
-      std::make_unique<node::Node>(node::Node::Parts{running->threads->loop, running->threads->log_loop,
-                                                     running->threads->apply_loop, running->transport, running->mux,
-                                                     *running->started->log, *running->started->store, running->calls},
-                                   std::move(node), std::move(running->started->restored));
+  running->node = std::make_unique<node::Node>(
+      node::Node::Parts{running->threads->loop, running->threads->log_loop, running->threads->apply_loop,
+                        running->threads->bulk_loop, running->transport, running->mux, *running->started->log,
+                        *running->started->store, *running->started->directory, running->calls},
+      std::move(node), std::move(running->started->restored));
   running_ = std::move(running);
   id_ = running_->started->identity.node_id;
   oracle_.add(id_, *this);
@@ -118,6 +122,7 @@ void SimMember::stop_threads() {
   running_->threads->loop.stop();
   running_->threads->log_loop.stop();
   running_->threads->apply_loop.stop();
+  running_->threads->bulk_loop.stop();
 }
 
 void SimMember::lose_power(const Survives& survives) {
@@ -151,6 +156,7 @@ void SimMember::end() {
       if (!term) break;  // it failed: then it claims nothing any more
       claimed.push_back(*term);
     }
+    snapshots_installed_ += status().snapshots_installed;
     ended_.push_back(std::move(running_->threads));
     running_.reset();
   } else {
@@ -178,16 +184,16 @@ void SimMember::take_image() {
   image_->crash([] { return false; });
   image_configuration_index_ = core().configuration_index();
   const std::filesystem::path copy = options_.directory.string() + "-image";
+  constexpr auto as_they_are = std::filesystem::copy_options::recursive | std::filesystem::copy_options::copy_symlinks;
   std::filesystem::remove_all(copy);
-  std::filesystem::copy(options_.directory / "state", copy, std::filesystem::copy_options::recursive);
+  std::filesystem::copy(options_.directory, copy, as_they_are);
 }
 
 void SimMember::set_back() {
   files_ = std::move(image_);
   faulty_ = std::make_unique<log::FaultyFileSystem>(*files_);
-  const std::filesystem::path copy = options_.directory.string() + "-image";
-  std::filesystem::remove_all(options_.directory / "state");
-  std::filesystem::rename(copy, options_.directory / "state");
+  std::filesystem::remove_all(options_.directory);
+  std::filesystem::rename(options_.directory.string() + "-image", options_.directory);
   auto disk = read();
   if (!disk) return history_.broken(fmt::format("an image of {}: {}", host(), disk.error().message()));
   disk_ = std::move(*disk);
@@ -200,6 +206,7 @@ void SimMember::rot() {
   Place place{identity, 0, files_->contents(identity).size()};
   if (!blocks.empty() && !scheduler_.chance(0.1)) place = blocks[scheduler_.below(blocks.size())];
   std::string bytes = files_->contents(place.path);
+  if (bytes.empty()) return history_.broken(fmt::format("{} is empty", place.path));
   const std::size_t at = place.offset + scheduler_.below(place.bytes);
   bytes[at] = static_cast<char>(bytes[at] ^ (1 << scheduler_.below(8)));
   files_->set_contents(place.path, bytes);
@@ -211,6 +218,7 @@ void SimMember::wipe(std::vector<Address> join) {
     explicit Ghost(DiskLog disk) : disk_(std::move(disk)) {}
     std::optional<Term> durable_term(Index index) const override { return disk_.term_at(index); }
     std::pair<Term, Index> durable_end() const override { return {disk_.last_term(), disk_.last_index()}; }
+    Index durable_begin() const override { return disk_.first_index; }
     Result<DiskLog> read() const override { return disk_; }
 
    private:
@@ -239,14 +247,22 @@ std::optional<Term> SimMember::durable_term(Index index) const {
 
 std::pair<Term, Index> SimMember::durable_end() const {
   if (!running()) return {disk_.last_term(), disk_.last_index()};
-  const Index last = running_->started->log->last_index();
-  return {durable_term(last).value_or(Term{}), last};
+  const log::Log& log = *running_->started->log;
+  const Index last = log.last_index();
+  // A log that was begun anew knows the term before it, and does not say.
+  const auto term = last < log.first_index() ? core().term_at(last) : durable_term(last);
+  return {term.value_or(Term{}), last};
+}
+
+Index SimMember::durable_begin() const {
+  return running() ? running_->started->log->first_index() : disk_.first_index;
 }
 
 void SimMember::pause(Duration until) {
   scheduler_.pause(&running_->threads->loop, until);
   scheduler_.pause(&running_->threads->log_loop, until);
   scheduler_.pause(&running_->threads->apply_loop, until);
+  scheduler_.pause(&running_->threads->bulk_loop, until);
 }
 
 void SimMember::pause_disk(Duration until) {
@@ -289,6 +305,11 @@ void SimMember::read_linearizable(const std::string& key, Duration timeout) {
                                                 if (reached) observe(key, at_least);
                                               },
                                               Index{}});
+}
+
+void SimMember::change(node::Change change, Duration timeout) {
+  running_->node->submit(
+      node::Changes::Request{std::move(change), running_->threads->loop.now() + timeout, [](const Result<void>&) {}});
 }
 
 std::pair<std::uint64_t, Index> SimMember::content() {

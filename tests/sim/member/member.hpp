@@ -30,6 +30,8 @@ struct MemberOptions {
   double clock_rate = 1;
   Duration disk_delay{};  ///< longest random wait before a log write begins
   Duration apply_delay{};
+  std::uint64_t trailing_entries = 16'384;
+  std::size_t log_cache_bytes = 64u << 20;
   bool verbose = false;  ///< print the member's log lines
 };
 
@@ -86,20 +88,28 @@ class SimMember final : public Disk {
   void append(const std::string& key, bool fails, Duration timeout);
   void read_local(const std::string& key);
   void read_linearizable(const std::string& key, Duration timeout);
+  /// Asked of this member; how it ends is nobody's business but the configuration's.
+  void change(node::Change change, Duration timeout);
   /// Over the contents of all tables, and the index they are at.
   std::pair<std::uint64_t, Index> content();
   std::uint64_t starts() const { return starts_; }
+  std::uint64_t snapshots_installed() const {
+    return snapshots_installed_ + (running() ? status().snapshots_installed : 0);
+  }
 
   std::optional<Term> durable_term(Index index) const override;
   std::pair<Term, Index> durable_end() const override;
+  Index durable_begin() const override;
   Result<DiskLog> read() const override;
 
  private:
   struct Threads {
-    explicit Threads(test::SimScheduler& scheduler) : loop(scheduler), log_loop(scheduler), apply_loop(scheduler) {}
+    explicit Threads(test::SimScheduler& scheduler)
+        : loop(scheduler), log_loop(scheduler), apply_loop(scheduler), bulk_loop(scheduler) {}
     test::SimLoop loop;
     test::SimLoop log_loop;
     test::SimLoop apply_loop;
+    test::SimLoop bulk_loop;
   };
   struct Running {
     Running(test::SimScheduler& scheduler, test::SimNetwork& network, const std::string& host, std::uint64_t session)
@@ -139,6 +149,7 @@ class SimMember final : public Disk {
   std::vector<std::unique_ptr<Threads>> ended_;  ///< what is under way in the network still names them
   Index own_acknowledged_;                       ///< of calls made here, in this run
   std::uint64_t starts_ = 0;
+  std::uint64_t snapshots_installed_ = 0;  ///< in earlier runs
 };
 
 }  // namespace flotilla::sim

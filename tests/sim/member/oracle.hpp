@@ -30,6 +30,8 @@ class Disk {
   virtual std::optional<Term> durable_term(Index index) const = 0;
   /// The end of what is durable.
   virtual std::pair<Term, Index> durable_end() const = 0;
+  /// Its oldest entry: what was before it is committed, and applied here.
+  virtual Index durable_begin() const = 0;
   /// All of it, the long way.
   virtual Result<DiskLog> read() const = 0;
 };
@@ -81,13 +83,13 @@ class Oracle {
   void said_vote_request(const raft::Message& message, const raft::VoteRequest& request);
   void said_vote(const raft::Message& message);
   void said_append(const raft::AppendRequest& request);
-  void said_accepted(const raft::Message& message, const raft::AppendReply& reply, const raft::Core* leader);
+  void said_accepted(const raft::Message& message, Index match_index, const raft::Core* leader);
   void check_leader(const raft::Core& core);
   void check_commit(const raft::Core& core, const View& view);
   void check_vote_durable(NodeId node, Term term, NodeId vote);
   void check_entry(Index index, Term term, std::uint32_t crc, Term prev_term);
   bool on_majority(Index index, Term term, const raft::Configuration& configuration) const;
-  std::optional<Term> durable_term(NodeId node, Index index) const;
+  bool holds(NodeId node, Index index, Term term) const;
   void broken(std::string what) const { broken_(std::move(what)); }
 
   std::function<void(std::string)> broken_;

@@ -42,6 +42,7 @@ std::string Report::text() const {
   line("reads", &Counts::reads);
   line("elections", &Counts::elections);
   line("truncations", &Counts::truncations);
+  line("snapshots installed", &Counts::installs);
   line("configurations", &Counts::configurations);
   line("crashes", &Counts::crashes);
   line("starts", &Counts::starts);

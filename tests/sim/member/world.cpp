@@ -12,6 +12,7 @@ using namespace std::chrono_literals;
 
 constexpr Duration fault_phase = 60s;
 constexpr Duration healed_limit = 60s;
+constexpr Duration requests_last = 12s;
 constexpr std::size_t keys = 5;
 constexpr std::size_t clients = 6;
 constexpr std::size_t commands_min = 200;
@@ -21,27 +22,33 @@ constexpr std::uint64_t faults_min = 3;
 
 std::string_view to_string(Family family) {
   constexpr std::array<std::string_view, families> names = {
-      "crash",      "crash_many", "kill",         "torn",      "torn_start", "close",    "partition",
-      "one_way",    "reset",      "slow_network", "slow_disk", "disk_hang",  "io_error", "disk_full",
-      "slow_apply", "pause",      "drift",        "bit_rot",   "set_back",   "wipe"};
+      "crash",      "crash_many", "kill",         "torn",        "torn_start", "close",    "partition",
+      "one_way",    "reset",      "slow_network", "slow_disk",   "disk_hang",  "io_error", "disk_full",
+      "slow_apply", "pause",      "drift",        "bit_rot",     "set_back",   "wipe",     "removal",
+      "demotion",   "growth",     "transfer",     "torn_install"};
   return names[static_cast<std::size_t>(family)];
 }
 
 World::World(std::uint64_t seed, const std::filesystem::path& directory, bool verbose)
     : verbose_(verbose),
+      directory_(directory),
       scheduler_(seed),
       network_(scheduler_),
       oracle_([this](std::string what) { broken(std::move(what)); }),
-      wiretap_([this](const raft::Message& message) { oracle_.said(message, core_of(message.to)); }) {
+      wiretap_([this](const raft::Message& message) { overhear(message); }) {
   network_.tap = [this](std::uint64_t socket, std::string_view bytes) { wiretap_.sent(socket, bytes); };
   for (bool& on : on_) on = scheduler_.chance(0.67);
   // One member at most forgets what it promised: with another, a majority might be among those who do.
   constexpr std::array damages = {Family::bit_rot, Family::set_back, Family::wipe};
   const Family damage = damages[below(damages.size())];
   for (const Family family : damages) on_[static_cast<std::size_t>(family)] &= family == damage;
+  // Nor do others leave meanwhile: then too few could be left of those who do not.
+  if (has(damage))
+    on_[static_cast<std::size_t>(Family::removal)] = on_[static_cast<std::size_t>(Family::demotion)] = false;
   for (std::size_t i = 0; i < families; ++i) {
     const auto family = static_cast<Family>(i);
-    const bool lasting = family == Family::slow_network || family == Family::slow_disk || family == Family::drift;
+    const bool lasting = family == Family::slow_network || family == Family::slow_disk || family == Family::drift ||
+                         family == Family::torn_install;
     if (!lasting && has(family)) sudden_.push_back(family);
   }
   if (sudden_.empty()) sudden_.push_back(Family::crash);
@@ -54,18 +61,8 @@ World::World(std::uint64_t seed, const std::filesystem::path& directory, bool ve
   if (has(Family::slow_disk)) fired(Family::slow_disk);
   if (has(Family::drift)) fired(Family::drift);
   const std::size_t count = 3 + below(3);
-  for (std::size_t i = 0; i < count; ++i) {
-    MemberOptions options;
-    options.host = fmt::format("10.0.0.{}", i + 1);
-    options.directory = directory / std::to_string(i + 1);
-    options.found = i == 0;
-    if (i > 0) options.join = {"10.0.0.1:7000"};
-    if (has(Family::drift)) options.clock_rate = 0.8 + 0.45 * static_cast<double>(below(1000)) / 1000;
-    options.disk_delay = has(Family::slow_disk) ? between(1ms, 50ms) : Duration(200us);
-    options.apply_delay = 100us;
-    options.verbose = verbose;
-    members_.push_back(std::make_unique<SimMember>(scheduler_, network_, history_, oracle_, std::move(options)));
-  }
+  trailing_ = below(3) == 0 ? 100000 : below(40);
+  for (std::size_t i = 0; i < count; ++i) add_member(i == 0, i == 0 ? std::vector<Address>{} : addresses(nullptr));
 }
 
 void World::later(Duration delay, std::function<void()> what) {
@@ -77,6 +74,7 @@ std::string World::run() {
     form_cluster();
     for (std::size_t i = 0; i < clients; ++i) client(i);
     later(between(0ms, 2s), [this] { fault(); });
+    later(2s, [this] { tend_members(); });
     if (has(Family::set_back)) later(between(0s, 20s), [this] { take_image(); });
     const Duration end = scheduler_.now() + fault_phase;
     while (!history_.first_broken() && scheduler_.now() < end && scheduler_.step()) watch();
@@ -112,7 +110,10 @@ void World::count() {
   counts_.truncations = oracle_.truncations();
   counts_.configurations = oracle_.configurations();
   counts_.simulated = scheduler_.now();
-  for (const auto& member : members_) counts_.starts += member->starts();
+  for (const auto& member : members_) {
+    counts_.starts += member->starts();
+    counts_.installs += member->snapshots_installed();
+  }
 }
 
 void World::note(std::string_view what, const SimMember& member) const {
@@ -124,12 +125,7 @@ void World::form_cluster() {
   if (history_.first_broken()) return;
   // All know, for good, that all are voters: before that one who is lost might be one too many.
   const auto formed = [this] {
-    return std::all_of(members_.begin(), members_.end(), [this](const auto& member) {
-      const raft::Core& core = member->core();
-      const auto& lines = core.configuration().members;
-      return lines.size() == members_.size() && core.configuration_index() <= core.commit_index() &&
-             std::all_of(lines.begin(), lines.end(), [](const Member& line) { return line.voter; });
-    });
+    return std::all_of(members_.begin(), members_.end(), [this](const auto& member) { return is_whole(*member); });
   };
   const Duration end = scheduler_.now() + 120s;
   while (!history_.first_broken() && !formed()) {
@@ -153,6 +149,19 @@ void World::client(std::size_t number) {
     }
   }
   later(between(1ms, 800ms), [this, number] { client(number); });
+}
+
+void World::overhear(const raft::Message& message) {
+  oracle_.said(message, core_of(message.to));
+  if (!std::holds_alternative<raft::SnapshotRequest>(message.body) || !has(Family::torn_install) || healing_) return;
+  if (!scheduler_.chance(0.3)) return;
+  later(between(0ms, 100ms), [this, to = message.to] {
+    for (const auto& member : members_) {
+      if (healing_ || !member->running() || member->id() != to) continue;
+      fired(Family::torn_install);
+      lose_power(*member, 3s);
+    }
+  });
 }
 
 const raft::Core* World::core_of(NodeId id) const {
@@ -213,9 +222,15 @@ std::string World::describe() const {
 }
 
 void World::check_end() {
+  // What was asked of members is over by then.
+  const Duration settled = scheduler_.now() + requests_last;
+  run_until_healed("time stands still", [this, settled] { return scheduler_.now() >= settled; });
   run_until_healed("calls do not end", [this] {
     return std::all_of(members_.begin(), members_.end(),
-                       [](const auto& member) { return member->pending_calls() == 0; });
+                       [](const auto& member) { return member->running() && member->pending_calls() == 0; });
+  });
+  run_until_healed("members are not what they should be", [this] {
+    return std::all_of(members_.begin(), members_.end(), [this](const auto& member) { return is_whole(*member); });
   });
   // Everybody can write again.
   const std::size_t before = history_.succeeded();

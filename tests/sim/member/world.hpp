@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,11 @@ enum class Family : std::uint8_t {
   bit_rot,       ///< of what was durable: the member refuses to start, and is replaced
   set_back,      ///< a disk is what it was a while ago; then the member is replaced
   wipe,          ///< an empty disk, and so a new member
+  removal,       ///< a member is removed; it comes back as a new one
+  demotion,      ///< a voter is a learner for a while
+  growth,        ///< a new member joins, as a voter or as a learner that is promoted later
+  transfer,      ///< of the leadership, asked of any member
+  torn_install,  ///< power loss around the moment when a snapshot is installed
   count_,
 };
 inline constexpr std::size_t families = static_cast<std::size_t>(Family::count_);
@@ -57,6 +63,7 @@ struct Counts {
   std::uint64_t configurations = 0;
   std::uint64_t crashes = 0;
   std::uint64_t starts = 0;
+  std::uint64_t installs = 0;
   Duration simulated{};
   std::array<std::uint64_t, families> faults{};
 };
@@ -94,6 +101,7 @@ class World {
   void later(Duration delay, std::function<void()> what);
   void client(std::size_t number);
   void watch();
+  void overhear(const raft::Message& message);
   const raft::Core* core_of(NodeId id) const;
   void run_until_healed(const char* what, const std::function<bool()>& done);
   std::string describe() const;
@@ -102,6 +110,16 @@ class World {
   void count();
   void note(std::string_view what, const SimMember& member) const;
   void broken(std::string what) { history_.broken(std::move(what)); }
+
+  // world_members.cpp
+  bool change_members(Family family, SimMember& asked);
+  SimMember& add_member(bool found, std::vector<Address> join);
+  void tend_members();
+  std::optional<node::Change> repair(const raft::Configuration& configuration);
+  bool is_whole(const SimMember& member) const;
+  std::vector<Address> addresses(const SimMember* without) const;
+  bool may_be_removed(const SimMember& member) const;
+  void leave(SimMember& member);
 
   // world_faults.cpp
   void fault();
@@ -121,6 +139,7 @@ class World {
   void heal();
 
   const bool verbose_;
+  const std::filesystem::path directory_;
   test::SimScheduler scheduler_;
   test::SimNetwork network_;
   History history_;
@@ -129,9 +148,11 @@ class World {
   std::vector<std::unique_ptr<SimMember>> members_;
   std::array<bool, families> on_{};
   std::vector<Family> sudden_;  ///< those that are on and strike now and then
+  std::uint64_t trailing_ = 0;
   bool healing_ = false;
   bool damaged_ = false;  ///< one member per seed at most loses what it promised
   std::map<const SimMember*, Trouble> troubles_;
+  std::set<NodeId> leaving_;  ///< somebody asked to remove them
   Counts counts_;
   std::uint64_t trace_ = 0;
 };

@@ -40,6 +40,10 @@ bool World::strike(Family family, SimMember& member) {
     case Family::bit_rot:
     case Family::set_back:
     case Family::wipe: return damage(family, member);
+    case Family::removal:
+    case Family::demotion:
+    case Family::growth:
+    case Family::transfer: return change_members(family, member);
     case Family::crash: lose_power(member, 10s); break;
     case Family::crash_many: {
       const std::size_t count = scheduler_.chance(0.5) ? members_.size() : members_.size() / 2 + 1;
@@ -71,6 +75,7 @@ bool World::strike(Family family, SimMember& member) {
     case Family::slow_network:
     case Family::slow_disk:
     case Family::drift:
+    case Family::torn_install:
     case Family::count_: return false;  // not sudden
   }
   fired(family);
@@ -130,6 +135,7 @@ void World::watch_files(SimMember& member) {
 /// It stopped itself: promised of one whose files fail, and of nobody else.
 void World::watch_fault(SimMember& member, const Error& fault) {
   Trouble& trouble = troubles_[&member];
+  if (fault == Errc::removed && may_be_removed(member)) return leave(member);
   const bool promised = trouble.set_back || (trouble.struck && fault == trouble.error);
   if (!promised) return broken(fmt::format("{} stopped itself: {}", member.host(), fault.message()));
   if (std::exchange(trouble.mending, true)) return;
@@ -176,6 +182,7 @@ void World::bring_up(SimMember& member) {
     return replace(member);
   }
   if (started) return;
+  if (started.error() == Errc::removed && may_be_removed(member)) return replace(member);
   if (!member.files_struck()) {
     return broken(fmt::format("{} does not start: {}", member.host(), started.error().message()));
   }
@@ -254,11 +261,8 @@ void World::set_back_when_safe(SimMember& member, unsigned attempts) {
 /// What is left of it is thrown away, and its place taken by a new member.
 void World::replace(SimMember& member) {
   if (member.running()) member.kill();
-  std::vector<Address> others;
-  for (const auto& other : members_) {
-    if (other.get() != &member) others.push_back(other->address());
-  }
-  member.wipe(std::move(others));
+  leaving_.insert(member.id());
+  member.wipe(addresses(&member));
   troubles_[&member] = {};
   if (healing_) return bring_up(member);
   up_later(member, 5s);
@@ -271,7 +275,7 @@ void World::heal() {
   network_.weather.reset_chance = 0;
   for (const auto& member : members_) {
     Trouble& trouble = troubles_[member.get()];
-    if (trouble.set_back) {
+    if (trouble.set_back || (member->running() && member->status().fault == Errc::removed)) {
       replace(*member);
       continue;
     }

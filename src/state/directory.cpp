@@ -1,0 +1,189 @@
+#include "state/directory.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/codec.hpp"
+#include "base/crc32c.hpp"
+#include "state/file.hpp"
+#include "state/lmdb.hpp"
+
+namespace flotilla::state {
+namespace {
+
+constexpr std::string_view link_name = "state";
+constexpr std::string_view new_link_name = "state.link.tmp";
+constexpr std::string_view prefix = "state.";
+constexpr std::string_view mark_name = "installed";
+constexpr std::uint32_t mark_magic = 0x4e495446;  // "FTIN"
+constexpr std::uint32_t mark_version = 1;
+
+Error error_at(std::string_view doing, const std::filesystem::path& path, const std::error_code& code) {
+  return lmdb::error_of(code.value(), fmt::format("{} {}", doing, path.string()));
+}
+
+/// state.N, nothing else.
+std::optional<std::uint64_t> number_of(std::string_view name) {
+  if (!name.starts_with(prefix)) return std::nullopt;
+  name.remove_prefix(prefix.size());
+  std::uint64_t number = 0;
+  const auto [end, code] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (code != std::errc() || end != name.data() + name.size() || number == 0) return std::nullopt;
+  return number;
+}
+
+std::string encode(const InstallMark& mark) {
+  std::string bytes;
+  Encoder(bytes).u32(mark_magic).u32(mark_version).u64(mark.index.value).u64(mark.term.value);
+  const std::uint32_t crc = crc32c(bytes);
+  Encoder(bytes).u32(crc);
+  return bytes;
+}
+
+std::optional<InstallMark> decode_mark(std::string_view bytes) {
+  Decoder in(bytes);
+  const std::uint32_t magic = in.u32();
+  const std::uint32_t version = in.u32();
+  const InstallMark mark{Index{in.u64()}, Term{in.u64()}};
+  const std::uint32_t crc = in.u32();
+  if (!in.done() || magic != mark_magic || version != mark_version) return std::nullopt;
+  if (crc != crc32c(bytes.substr(0, bytes.size() - 4))) return std::nullopt;
+  return mark;
+}
+
+/// All state.* but the one kept.
+Result<void> sweep(const std::filesystem::path& data_dir, std::string_view kept) {
+  std::error_code code;
+  std::vector<std::filesystem::path> doomed;
+  for (std::filesystem::directory_iterator at(data_dir, code), end; !code && at != end; at.increment(code)) {
+    const std::string name = at->path().filename();
+    if (name.starts_with(prefix) && name != kept) doomed.push_back(at->path());
+  }
+  for (const auto& path : doomed) {
+    if (!code) std::filesystem::remove_all(path, code);
+  }
+  if (code) return fail(error_at("clear", data_dir, code));
+  return {};
+}
+
+}  // namespace
+
+Result<void> sync_directory(const std::filesystem::path& path) {
+  auto directory = FileHandle::open(path, O_RDONLY | O_DIRECTORY);
+  if (!directory) return fail(directory.error());
+  return directory->sync();
+}
+
+std::filesystem::path Directory::numbered(std::uint64_t number) const {
+  return data_dir_ / fmt::format("{}{}", prefix, number);
+}
+
+std::filesystem::path Directory::incoming() const {
+  return data_dir_ / fmt::format("{}{}.tmp", prefix, number_ + 1);
+}
+
+std::filesystem::path Directory::outgoing(std::uint64_t number) const {
+  return data_dir_ / fmt::format("{}copy-{}.tmp", prefix, number);
+}
+
+Result<Directory> Directory::create(const std::filesystem::path& data_dir, bool sync) {
+  Directory directory(data_dir, sync, 1);
+  std::error_code code;
+  std::filesystem::create_directory(directory.path(), code);
+  if (!code) std::filesystem::permissions(directory.path(), std::filesystem::perms::owner_all, code);
+  if (code) return fail(error_at("make", directory.path(), code));
+  if (auto linked = directory.link_to(1); !linked) return fail(linked.error());
+  return directory;
+}
+
+Result<Directory> Directory::open(const std::filesystem::path& data_dir, bool sync) {
+  std::error_code code;
+  const std::filesystem::path link = data_dir / link_name;
+  const auto status = std::filesystem::symlink_status(link, code);
+  if (status.type() == std::filesystem::file_type::not_found) {
+    return fail(Errc::not_found, fmt::format("{} is missing", link.string()));
+  }
+  if (code) return fail(error_at("look at", link, code));
+  const std::filesystem::path target = std::filesystem::read_symlink(link, code);
+  const auto number = code ? std::nullopt : number_of(target.native());
+  if (!number) return fail(Errc::damaged, fmt::format("{} is not a link to state.N", link.string()));
+  Directory directory(data_dir, sync, *number);
+  if (!std::filesystem::is_directory(directory.path(), code)) {
+    return fail(Errc::damaged, fmt::format("{} leads to {}, which is missing", link.string(), target.string()));
+  }
+  if (auto swept = sweep(data_dir, target.native()); !swept) return fail(swept.error());
+  return directory;
+}
+
+Result<void> Directory::remove(const std::filesystem::path& data_dir) {
+  std::error_code code;
+  std::filesystem::remove_all(data_dir / link_name, code);
+  if (code) return fail(error_at("remove", data_dir / link_name, code));
+  return sweep(data_dir, {});
+}
+
+Result<void> Directory::link_to(std::uint64_t number) const {
+  std::error_code code;
+  const std::filesystem::path fresh = data_dir_ / new_link_name;
+  std::filesystem::remove(fresh, code);
+  if (!code) std::filesystem::create_directory_symlink(numbered(number).filename(), fresh, code);
+  if (!code) std::filesystem::rename(fresh, data_dir_ / link_name, code);
+  if (code) return fail(error_at("link to", numbered(number), code));
+  return sync_ ? sync_directory(data_dir_) : Result<void>();
+}
+
+Result<std::filesystem::path> Directory::stage(const InstallMark& mark) {
+  const std::filesystem::path path = incoming() / mark_name;
+  auto file = FileHandle::open(path, O_WRONLY | O_CREAT | O_TRUNC);
+  if (!file) return fail(file.error());
+  if (auto written = file->write_at(0, encode(mark)); !written) return fail(written.error());
+  if (sync_) {
+    if (auto synced = file->sync(); !synced) return fail(synced.error());
+    if (auto synced = sync_directory(incoming()); !synced) return fail(synced.error());
+  }
+  const std::filesystem::path target = numbered(number_ + 1);
+  std::error_code code;
+  std::filesystem::remove_all(target, code);
+  if (!code) std::filesystem::rename(incoming(), target, code);
+  if (code) return fail(error_at("rename to", target, code));
+  if (sync_) {
+    if (auto synced = sync_directory(data_dir_); !synced) return fail(synced.error());
+  }
+  return target;
+}
+
+Result<void> Directory::publish() {
+  if (auto linked = link_to(number_ + 1); !linked) return linked;
+  // Whoever still reads the old one holds its files; its names are not needed any more.
+  std::error_code code;
+  std::filesystem::remove_all(numbered(number_), code);
+  ++number_;
+  return {};
+}
+
+void Directory::discard() {
+  std::error_code code;
+  std::filesystem::remove_all(numbered(number_ + 1), code);
+}
+
+Result<std::optional<InstallMark>> Directory::mark() const {
+  const std::filesystem::path mark_path = path() / mark_name;
+  auto file = FileHandle::open(mark_path, O_RDONLY);
+  if (!file && file.error() == Errc::not_found) return std::optional<InstallMark>();
+  if (!file) return fail(file.error());
+  const auto bytes = file->read_at(0, 4096);
+  if (!bytes) return fail(bytes.error());
+  const auto mark = decode_mark(*bytes);
+  if (!mark) return fail(Errc::damaged, fmt::format("{} is malformed", mark_path.string()));
+  return mark;
+}
+
+}  // namespace flotilla::state

@@ -1,0 +1,67 @@
+// The directory that the database is in, and how another takes its place.
+//
+//   data/state          a symbolic link to state.N: what is in force
+//   data/state.N        data.mdb, lock.mdb; and `installed` if it was received as a snapshot (FORMAT.md)
+//   data/state.N+1.tmp  a snapshot that is being received
+//
+// One rename of the link, then a sync of the directory, is the moment of the change. What else is called state.* is
+// what an interruption left, and is removed at the next start.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+
+#include "flotilla/error.hpp"
+#include "flotilla/types.hpp"
+
+namespace flotilla::state {
+
+/// The last entry that a received database includes. Says that the log may have to begin anew after it.
+struct InstallMark {
+  Index index;
+  Term term;
+};
+
+/// Thread: one at a time.
+class Directory {
+ public:
+  /// `sync`: every step is durable before the next; tests of pure logic turn it off.
+  /// Makes state.1 and the link. Requires: no link.
+  static Result<Directory> create(const std::filesystem::path& data_dir, bool sync);
+  /// Follows the link, and removes what interrupted changes left. not_found: there is no link; damaged: it leads
+  /// nowhere.
+  static Result<Directory> open(const std::filesystem::path& data_dir, bool sync);
+  /// Removes the link and all it could lead to: of a member that never came to be.
+  static Result<void> remove(const std::filesystem::path& data_dir);
+
+  std::filesystem::path path() const { return numbered(number_); }
+  /// Where the next database is put together.
+  std::filesystem::path incoming() const;
+  /// Where a copy to be sent is made; a new `number` each time.
+  std::filesystem::path outgoing(std::uint64_t number) const;
+  /// Gives incoming() its mark and its final name, which is returned. Requires: its files are synced.
+  Result<std::filesystem::path> stage(const InstallMark& mark);
+  /// What was staged is in force from now on. After an error either may be.
+  Result<void> publish();
+  /// Removes what was staged.
+  void discard();
+
+  /// Of the database in force; nullopt: it was not received, or has gone on since.
+  Result<std::optional<InstallMark>> mark() const;
+
+ private:
+  Directory(std::filesystem::path data_dir, bool sync, std::uint64_t number)
+      : data_dir_(std::move(data_dir)), sync_(sync), number_(number) {}
+  std::filesystem::path numbered(std::uint64_t number) const;
+  Result<void> link_to(std::uint64_t number) const;
+
+  std::filesystem::path data_dir_;
+  bool sync_;
+  std::uint64_t number_;
+};
+
+/// Makes the names in a directory durable.
+Result<void> sync_directory(const std::filesystem::path& path);
+
+}  // namespace flotilla::state

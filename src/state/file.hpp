@@ -1,0 +1,38 @@
+// An open file of the state directory, by descriptor.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "flotilla/error.hpp"
+
+namespace flotilla::state {
+
+/// Thread: one at a time. Errors: not_found, disk_full, io_error; the message has the call, the path and the reason.
+class FileHandle {
+ public:
+  /// `flags` as for open(2); O_CLOEXEC is added, a new file has mode 0600.
+  static Result<FileHandle> open(const std::filesystem::path& path, int flags);
+  FileHandle(FileHandle&& other) noexcept;
+  FileHandle& operator=(FileHandle&& other) noexcept;
+  ~FileHandle();
+
+  int descriptor() const noexcept { return descriptor_; }
+  [[nodiscard]] Result<void> write_at(std::uint64_t offset, std::string_view bytes);
+  /// Up to `count` bytes; fewer only at the end of the file.
+  [[nodiscard]] Result<std::string> read_at(std::uint64_t offset, std::size_t count) const;
+  [[nodiscard]] Result<void> sync();
+  [[nodiscard]] Result<std::uint64_t> size() const;
+  /// Takes the space now, so that a full disk is known before the first byte. No effect where it cannot be reserved.
+  [[nodiscard]] Result<void> reserve(std::uint64_t bytes);
+
+ private:
+  FileHandle(int descriptor, std::filesystem::path path) : descriptor_(descriptor), path_(std::move(path)) {}
+  Error error(std::string_view doing, int code) const;
+  int descriptor_;
+  std::filesystem::path path_;
+};
+
+}  // namespace flotilla::state

@@ -1,0 +1,385 @@
+// Copies of the database that are sent, received and installed; and the directory around it.
+#include <doctest/doctest.h>
+
+#include <sys/resource.h>
+
+#include <csignal>
+#include <fstream>
+#include <set>
+
+#include "state/directory.hpp"
+#include "state/snapshot.hpp"
+#include "state/support.hpp"
+
+using namespace state_test;
+using flotilla::fail;
+using flotilla::Member;
+using flotilla::state::Applied;
+using flotilla::state::Directory;
+using flotilla::state::InstallMark;
+using flotilla::state::SnapshotCopy;
+using flotilla::state::SnapshotWriter;
+
+namespace {
+
+Entry configuration_entry(std::uint64_t index) {
+  flotilla::raft::Configuration configuration;
+  configuration.members.push_back(Member{NodeId{7}, "here", true});
+  return entry_of(EntryType::configuration, index, flotilla::raft::encode(configuration));
+}
+
+/// A store whose log began with a configuration and a session, 9, of which call 1 put a row.
+class Source : public Rig {
+ public:
+  Source() {
+    REQUIRE(apply({configuration_entry(1), session_entry(2, 7, 1, 9)}));
+    REQUIRE(command("put", {"t", "k", "first"}, {9, 1}));
+  }
+  void fill(int rows) {
+    for (int i = 0; i < rows; ++i) {
+      REQUIRE(command("put", {"filler", std::to_string(i), std::string(100, 'x')}));
+    }
+  }
+  SnapshotCopy copy() {
+    auto made = store().copy(place_.path() / "copy");
+    REQUIRE(made);
+    CHECK(std::filesystem::is_empty(place_.path()));  // its name is gone already
+    return std::move(*made);
+  }
+
+ private:
+  TempDir place_;
+};
+
+/// A data directory, and the store in it.
+class Target {
+ public:
+  Target() : directory_(Directory::create(dir_.path(), true).value()) { open(); }
+  void open() { store_ = Store::open(options_in(directory_.path()), test_commands()).value(); }
+  void reopen() {
+    store_.reset();
+    directory_ = Directory::open(dir_.path(), true).value();
+    open();
+  }
+  Result<Applied> receive(const SnapshotCopy& copy, std::size_t chunk = 1000) {
+    auto writer = SnapshotWriter::create({directory_.incoming(), copy.bytes(), copy.hash(), true});
+    if (!writer) return fail(writer.error());
+    while (writer->written() < copy.bytes()) {
+      if (auto written = writer->write(copy.read(writer->written(), chunk).value()); !written) {
+        return fail(written.error());
+      }
+    }
+    return writer->finish();
+  }
+  Result<void> install(const Applied& received) {
+    auto staged = directory_.stage({received.index, received.term});
+    if (!staged) return fail(staged.error());
+    return store_->install(*staged, [this] { return directory_.publish(); });
+  }
+
+  const std::filesystem::path& path() const { return dir_.path(); }
+  Directory& directory() { return directory_; }
+  Store& store() { return *store_; }
+  void close() { store_.reset(); }
+  std::string get(std::string_view key) {
+    return std::string(store_->read().value().table("t").get(key).value_or("none"));
+  }
+  std::set<std::string> names() const {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(dir_.path())) names.insert(entry.path().filename());
+    return names;
+  }
+
+ private:
+  TempDir dir_;
+  Directory directory_;
+  std::unique_ptr<Store> store_;
+};
+
+using Names = std::set<std::string>;
+
+}  // namespace
+
+TEST_SUITE_BEGIN("state.snapshot");
+
+TEST_CASE("a copy says where it stands, and is received whole") {
+  Source source;
+  source.fill(300);
+  const SnapshotCopy copy = source.copy();
+  CHECK(copy.applied().index == source.store().applied().index);
+  CHECK(copy.applied().term == Term{1});
+  CHECK(copy.applied().time == source.store().applied().time);
+  CHECK(copy.applied().configuration == source.store().applied().configuration);
+  CHECK(copy.applied().configuration_index == Index{1});
+  Target target;
+  const auto received = target.receive(copy);
+  REQUIRE(received);
+  CHECK(received->index == copy.applied().index);
+  CHECK(target.store().applied_index() == Index{0});  // nothing is in force yet
+  REQUIRE(target.install(*received));
+  CHECK(target.store().applied_index() == copy.applied().index);
+  CHECK(target.get("k") == "first");
+  CHECK(Store::content_hash(target.store().read().value()).value() ==
+        Store::content_hash(source.store().read().value()).value());
+}
+
+TEST_CASE("a copy is of one moment, while the database goes on") {
+  Source source;
+  source.fill(50);
+  const SnapshotCopy copy = source.copy();
+  REQUIRE(source.command("put", {"t", "k", "later"}));
+  Target target;
+  REQUIRE(target.install(target.receive(copy).value()));
+  CHECK(target.get("k") == "first");
+}
+
+TEST_CASE("what arrives differently is refused, and nothing changes") {
+  Source source;
+  const SnapshotCopy copy = source.copy();
+  const std::string bytes = copy.read(0, copy.bytes()).value();
+  REQUIRE(bytes.size() == copy.bytes());
+  Target target;
+  const auto receive = [&](const std::string& sent, std::uint64_t announced) -> Result<Applied> {
+    auto writer = SnapshotWriter::create({target.directory().incoming(), announced, copy.hash(), true});
+    REQUIRE(writer);
+    if (auto written = writer->write(sent); !written) return fail(written.error());
+    return writer->finish();
+  };
+  SUBCASE("one bit") {
+    std::string other = bytes;
+    other[other.size() / 2] = static_cast<char>(other[other.size() / 2] ^ 1);
+    CHECK(receive(other, bytes.size()).error() == Errc::damaged);
+  }
+  SUBCASE("shorter") {
+    CHECK(receive(bytes.substr(0, bytes.size() - 1), bytes.size()).error() == Errc::damaged);
+  }
+  SUBCASE("longer") {
+    CHECK(receive(bytes + "x", bytes.size()).error() == Errc::damaged);
+  }
+  SUBCASE("of another length than announced") {
+    CHECK(receive(bytes.substr(0, bytes.size() - 1), bytes.size() - 1).error() == Errc::damaged);
+  }
+  CHECK(target.store().applied_index() == Index{0});
+  target.reopen();
+  CHECK(target.names() == Names{"state", "state.1"});
+}
+
+TEST_CASE("a snapshot without a log position is refused") {
+  Rig empty;
+  TempDir place;
+  const auto copy = empty.store().copy(place.path() / "copy");
+  REQUIRE(copy);
+  Target target;
+  CHECK(target.receive(*copy).error() == Errc::damaged);
+}
+
+TEST_CASE("something that is no database of ours is refused") {
+  const std::string bytes(8192, 'x');
+  flotilla::state::SnapshotHasher hasher;
+  hasher.add(bytes);
+  Target target;
+  auto writer = SnapshotWriter::create({target.directory().incoming(), bytes.size(), hasher.hash(), true});
+  REQUIRE(writer);
+  REQUIRE(writer->write(bytes));
+  CHECK_FALSE(writer->finish());
+}
+
+TEST_CASE("a file system that cannot hold all of it says so before the first byte") {
+  Target target;
+  struct rlimit before {};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  struct rlimit tight = before;
+  tight.rlim_cur = 1u << 20;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &tight) == 0);
+  const auto writer = SnapshotWriter::create({target.directory().incoming(), 2u << 20, {}, true});
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  static_cast<void>(std::signal(SIGXFSZ, handler));
+  REQUIRE_FALSE(writer);
+  CHECK(writer.error() == Errc::io_error);  // EFBIG
+}
+
+TEST_CASE("a copy that cannot be made leaves no file") {
+  Source source;
+  source.fill(2000);
+  TempDir place;
+  struct rlimit before {};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  struct rlimit tight = before;
+  tight.rlim_cur = 64u << 10;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &tight) == 0);
+  const auto copy = source.store().copy(place.path() / "copy");
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  static_cast<void>(std::signal(SIGXFSZ, handler));
+  CHECK_FALSE(copy);
+  CHECK(std::filesystem::is_empty(place.path()));
+  CHECK(source.command("put", {"t", "k", "goes on"}));
+}
+
+TEST_CASE("open snapshots keep the old database, and new ones see the new one") {
+  Source source;
+  Target target;
+  REQUIRE(target.store().apply(std::vector{configuration_entry(1), command_entry(2, "put", {"t", "k", "old"})}));
+  ReadTxn before = target.store().read().value();
+  REQUIRE(target.install(target.receive(source.copy()).value()));
+  ReadTxn after = target.store().read().value();
+  CHECK(before.table("t").get("k") == "old");
+  CHECK(before.index() == Index{2});
+  CHECK(after.table("t").get("k") == "first");
+  CHECK(after.index() == Index{3});
+  CHECK(target.store().readers() == 2);
+  CHECK(target.names() == Names{"state", "state.2"});  // the old one has no name any more
+  { const ReadTxn gone = std::move(before); }
+  CHECK(target.store().readers() == 1);
+  // A snapshot outlives the store, whichever database it is of.
+  target.close();
+  CHECK(after.table("t").get("k") == "first");
+}
+
+TEST_CASE("apply goes on after the snapshot, also with entries that it includes") {
+  Source source;
+  const SnapshotCopy copy = source.copy();
+  REQUIRE(source.command("put", {"t", "k", "second"}));
+  Target target;
+  REQUIRE(target.install(target.receive(copy).value()));
+  REQUIRE(target.store().apply(std::vector{command_entry(2, "put", {"t", "k", "skipped"}),
+                                           command_entry(3, "put", {"t", "k", "skipped"}),
+                                           command_entry(4, "put", {"t", "k", "second"})}));
+  CHECK(target.get("k") == "second");
+  target.reopen();
+  CHECK(target.get("k") == "second");
+  CHECK(target.store().applied_index() == Index{4});
+}
+
+TEST_CASE("sessions travel with the snapshot: a call takes effect once, and its result is known") {
+  Source source;
+  Target target;
+  CHECK_FALSE(target.store().remembered(9));
+  REQUIRE(target.install(target.receive(source.copy()).value()));
+  const auto remembered = target.store().remembered(9);
+  REQUIRE(remembered);
+  REQUIRE(remembered->size() == 1);
+  CHECK(remembered->at(0).call.sequence == 1);
+  CHECK(remembered->at(0).result.value() == "first");
+  const auto again = target.store().apply(std::vector{command_entry(4, "put", {"t", "k", "twice"}, {9, 1})});
+  REQUIRE(again);
+  CHECK(again->at(0).result.value() == "first");
+  CHECK(target.get("k") == "first");
+}
+
+TEST_CASE("a snapshot that is not ahead is refused, and nothing changes") {
+  Source source;
+  Target target;
+  REQUIRE(target.store().apply(
+      std::vector{configuration_entry(1), session_entry(2, 7, 1, 9), command_entry(3, "put", {"t", "k", "own"})}));
+  const auto received = target.receive(source.copy()).value();
+  const auto installed = target.install(received);
+  REQUIRE_FALSE(installed);
+  CHECK(installed.error() == Errc::invalid_argument);
+  CHECK(target.get("k") == "own");
+  REQUIRE(target.store().apply(std::vector{command_entry(4, "put", {"t", "k", "more"})}));
+  target.reopen();
+  CHECK(target.get("k") == "more");
+  CHECK(target.names() == Names{"state", "state.1"});
+}
+
+TEST_CASE("if the change itself fails, the store is over: either database may be in force") {
+  Source source;
+  Target target;
+  const auto received = target.receive(source.copy()).value();
+  const auto staged = target.directory().stage({received.index, received.term}).value();
+  const auto installed = target.store().install(staged, [] { return fail(Errc::io_error, "no sync"); });
+  REQUIRE_FALSE(installed);
+  CHECK(target.store().apply(std::vector{configuration_entry(1)}).error() == Errc::io_error);
+  CHECK(target.store().read());
+}
+
+TEST_CASE("an interruption before the change leaves the old database, after it the new one") {
+  Source source;
+  const SnapshotCopy copy = source.copy();
+  Target target;
+  REQUIRE(target.store().apply(std::vector{configuration_entry(1), command_entry(2, "put", {"t", "k", "old"})}));
+  std::string expected = "old";
+  Names names{"state", "state.1"};
+  SUBCASE("while it arrives") {
+    auto writer = SnapshotWriter::create({target.directory().incoming(), copy.bytes(), copy.hash(), true});
+    REQUIRE(writer);
+    REQUIRE(writer->write(copy.read(0, 4096).value()));
+  }
+  SUBCASE("when it is complete") {
+    REQUIRE(target.receive(copy));
+  }
+  SUBCASE("when it is staged") {
+    const auto received = target.receive(copy).value();
+    REQUIRE(target.directory().stage({received.index, received.term}));
+  }
+  SUBCASE("when it is staged and opened, and the change fails") {
+    const auto received = target.receive(copy).value();
+    const auto staged = target.directory().stage({received.index, received.term}).value();
+    REQUIRE_FALSE(target.store().install(staged, [] { return fail(Errc::io_error, "no"); }));
+  }
+  SUBCASE("while the link is made") {
+    std::filesystem::create_directory_symlink("state.2", target.path() / "state.link.tmp");
+  }
+  SUBCASE("before the old one is gone") {
+    REQUIRE(target.install(target.receive(copy).value()));
+    std::filesystem::create_directory(target.path() / "state.1");
+    std::ofstream(target.path() / "state.1" / "data.mdb") << "old";
+    expected = "first";
+    names = {"state", "state.2"};
+  }
+  SUBCASE("with a copy on its way out") {
+    std::ofstream(target.directory().outgoing(3)) << "part";
+  }
+  target.reopen();
+  CHECK(target.get("k") == expected);
+  CHECK(target.names() == names);
+}
+
+TEST_CASE("the mark of an installed snapshot survives, and a new one replaces it") {
+  Source source;
+  Target target;
+  CHECK_FALSE(target.directory().mark().value());
+  REQUIRE(target.install(target.receive(source.copy()).value()));
+  target.reopen();
+  auto mark = target.directory().mark().value();
+  REQUIRE(mark);
+  CHECK(mark->index == Index{3});
+  CHECK(mark->term == Term{1});
+  source.fill(10);
+  REQUIRE(target.install(target.receive(source.copy()).value()));
+  mark = target.directory().mark().value();
+  REQUIRE(mark);
+  CHECK(mark->index == Index{13});
+  std::ofstream(target.directory().path() / "installed") << "FTINgarbage";
+  CHECK(target.directory().mark().error() == Errc::damaged);
+}
+
+TEST_CASE("golden: the mark's bytes") {
+  Target target;
+  const auto writer = SnapshotWriter::create({target.directory().incoming(), 1, {}, true});
+  REQUIRE(writer);
+  const auto staged = target.directory().stage({Index{0x0102}, Term{3}}).value();
+  std::ifstream file(staged / "installed", std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  CHECK(to_hex(bytes.substr(0, 24)) == "4654494e0100000002010000000000000300000000000000");
+  CHECK(bytes.size() == 28);
+}
+
+TEST_CASE("a directory without its link, or with a link to nowhere, says so") {
+  TempDir dir;
+  CHECK(Directory::open(dir.path(), true).error() == Errc::not_found);
+  std::filesystem::create_directory_symlink("state.9", dir.path() / "state");
+  CHECK(Directory::open(dir.path(), true).error() == Errc::damaged);
+  std::filesystem::remove(dir.path() / "state");
+  for (const char* target : {"elsewhere", "state.", "state.0", "state.1x", "state.1/..", "/state.1"}) {
+    std::filesystem::create_directory_symlink(target, dir.path() / "state");
+    CHECK(Directory::open(dir.path(), true).error() == Errc::damaged);
+    std::filesystem::remove(dir.path() / "state");
+  }
+  std::filesystem::create_directory(dir.path() / "state");
+  CHECK(Directory::open(dir.path(), true).error() == Errc::damaged);
+}
+
+TEST_SUITE_END();
