@@ -111,7 +111,6 @@ Result<void> SimMember::start() {
   running_ = std::move(running);
   id_ = running_->started->identity.node_id;
   oracle_.add(id_, *this);
-  own_acknowledged_ = {};
   ++starts_;
   running_->threads->loop.post([node = running_->node.get()] { node->start(); });
   return {};
@@ -148,6 +147,7 @@ void SimMember::end() {
   std::vector<Term> claimed;
   Index first{1};
   if (running()) {
+    ahead_ = ahead();
     network_.kill(options_.host);
     log::Log& log = *running_->started->log;
     first = log.first_index();
@@ -175,11 +175,16 @@ void SimMember::end() {
     break;
   }
   oracle_.ended(id_, disk_);
+  if (!ahead_ || disk_.last_index() >= ahead_->index) return;
+  disk_.entries.clear();
+  disk_.first_index = ahead_->index.next();
+  disk_.base_term = ahead_->term;
 }
 
 // ---- damage ----
 
 void SimMember::take_image() {
+  if (ahead()) return;
   image_ = files_->clone();
   image_->crash([] { return false; });
   image_configuration_index_ = core().configuration_index();
@@ -236,6 +241,13 @@ Result<DiskLog> SimMember::read() const {
   return read_disk_log(*files_, log_directory());
 }
 
+/// A snapshot is in force, and the log does not begin anew after it yet: a start would see to that first.
+std::optional<state::InstallMark> SimMember::ahead() const {
+  if (running_->started->store->applied_index() <= running_->started->log->last_index()) return std::nullopt;
+  const auto mark = running_->started->directory->mark();
+  return mark ? *mark : std::nullopt;
+}
+
 std::optional<Term> SimMember::durable_term(Index index) const {
   if (!running()) return disk_.term_at(index);
   log::Log& log = *running_->started->log;
@@ -247,6 +259,7 @@ std::optional<Term> SimMember::durable_term(Index index) const {
 
 std::pair<Term, Index> SimMember::durable_end() const {
   if (!running()) return {disk_.last_term(), disk_.last_index()};
+  if (const auto mark = ahead()) return {mark->term, mark->index};
   const log::Log& log = *running_->started->log;
   const Index last = log.last_index();
   // A log that was begun anew knows the term before it, and does not say.
@@ -255,7 +268,9 @@ std::pair<Term, Index> SimMember::durable_end() const {
 }
 
 Index SimMember::durable_begin() const {
-  return running() ? running_->started->log->first_index() : disk_.first_index;
+  if (!running()) return disk_.first_index;
+  if (const auto mark = ahead()) return mark->index.next();
+  return running_->started->log->first_index();
 }
 
 void SimMember::pause(Duration until) {
@@ -273,13 +288,11 @@ void SimMember::pause_apply(Duration until) {
 }
 
 void SimMember::append(const std::string& key, bool fails, Duration timeout) {
-  const std::uint64_t id = history_.invoke(key, fails, scheduler_.now());
+  const std::uint64_t id = history_.ask(session(), key, fails);
   const std::string number = std::to_string(id);
   const std::string_view args[] = {key, number};
   const std::string_view name = fails ? "append_and_fail" : "append";
-  node::Done done(Completion([this, id](Result<Bytes> result) {
-    own_acknowledged_ = std::max(own_acknowledged_, history_.end(id, std::move(result), scheduler_.now()));
-  }));
+  node::Done done(Completion([this, id](Result<Bytes> result) { history_.answer(id, std::move(result)); }));
   const auto ticket = running_->calls.begin(state::encoded_command_bytes(name, args), done);
   if (!ticket) return done(fail(ticket.error()));
   running_->node->submit(
@@ -288,21 +301,21 @@ void SimMember::append(const std::string& key, bool fails, Duration timeout) {
        .deadline = running_->threads->loop.now() + timeout});
 }
 
-void SimMember::observe(const std::string& key, Index at_least) {
+void SimMember::observe(const std::string& key, std::uint64_t read) {
   auto txn = running_->started->store->read();
   if (!txn) return history_.broken("a local read failed: " + txn.error().message());
-  history_.saw({key, length_of(txn->table(table).get(key)), txn->index(), at_least});
+  history_.saw(read, length_of(txn->table(table).get(key)), txn->index());
 }
 
 void SimMember::read_local(const std::string& key) {
-  observe(key, own_acknowledged_);
+  observe(key, history_.ask_read(session(), key, History::ReadKind::local));
 }
 
 void SimMember::read_linearizable(const std::string& key, Duration timeout) {
-  const Index at_least = history_.acknowledged();
+  const std::uint64_t read = history_.ask_read(session(), key, History::ReadKind::linearizable);
   running_->node->submit(node::Reads::Barrier{running_->threads->loop.now() + timeout,
-                                              [this, key, at_least](Result<Index> reached) {
-                                                if (reached) observe(key, at_least);
+                                              [this, key, read](Result<Index> reached) {
+                                                if (reached) observe(key, read);
                                               },
                                               Index{}});
 }

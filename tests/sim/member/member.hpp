@@ -130,8 +130,10 @@ class SimMember final : public Disk {
   void stop_threads();
   void end();
   void make_directories();
+  std::optional<state::InstallMark> ahead() const;
   std::string log_directory() const { return options_.directory / "log"; }
-  void observe(const std::string& key, Index at_least);
+  void observe(const std::string& key, std::uint64_t read);
+  History::Session session() const { return running_->calls.session(); }
 
   test::SimScheduler& scheduler_;
   test::SimNetwork& network_;
@@ -143,11 +145,11 @@ class SimMember final : public Disk {
   std::unique_ptr<log::MemoryFileSystem> image_;  ///< and its state, in a directory of its own
   Index image_configuration_index_;
   NodeId id_;
-  DiskLog disk_;  ///< while it does not run
+  DiskLog disk_;                             ///< while it does not run
+  std::optional<state::InstallMark> ahead_;  ///< the same: what its next start begins the log anew after
   std::unique_ptr<Running> running_;
   std::vector<std::unique_ptr<Disk>> ghosts_;    ///< of the identities that it had
   std::vector<std::unique_ptr<Threads>> ended_;  ///< what is under way in the network still names them
-  Index own_acknowledged_;                       ///< of calls made here, in this run
   std::uint64_t starts_ = 0;
   std::uint64_t snapshots_installed_ = 0;  ///< in earlier runs
 };
