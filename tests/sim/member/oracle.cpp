@@ -12,7 +12,7 @@ namespace {
 constexpr std::uint64_t looks_per_full_check = 256;
 
 std::string name_of(NodeId node) {
-  return fmt::format("{:04x}", node.value >> 48);
+  return fmt::format("#{:04x}", node.value >> 48);
 }
 
 }  // namespace

@@ -10,7 +10,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr Duration fault_phase = 60s;
 constexpr Duration healed_limit = 60s;
 constexpr Duration requests_last = 12s;
 constexpr std::size_t keys = 5;
@@ -20,38 +19,21 @@ constexpr std::uint64_t faults_min = 3;
 
 }  // namespace
 
-std::string_view to_string(Family family) {
-  constexpr std::array<std::string_view, families> names = {
-      "crash",      "crash_many", "kill",         "torn",        "torn_start", "close",    "partition",
-      "one_way",    "reset",      "slow_network", "slow_disk",   "disk_hang",  "io_error", "disk_full",
-      "slow_apply", "pause",      "drift",        "bit_rot",     "set_back",   "wipe",     "removal",
-      "demotion",   "growth",     "transfer",     "torn_install"};
-  return names[static_cast<std::size_t>(family)];
-}
-
-World::World(std::uint64_t seed, const std::filesystem::path& directory, bool verbose)
-    : verbose_(verbose),
+World::World(Plan plan, const std::filesystem::path& directory, bool verbose)
+    : plan_(std::move(plan)),
+      verbose_(verbose),
       directory_(directory),
-      scheduler_(seed),
+      scheduler_(plan_.seed),
       network_(scheduler_),
       oracle_([this](std::string what) { broken(std::move(what)); }),
       wiretap_([this](const raft::Message& message) { overhear(message); }) {
   network_.tap = [this](std::uint64_t socket, std::string_view bytes) { wiretap_.sent(socket, bytes); };
-  for (bool& on : on_) on = scheduler_.chance(0.67);
-  // One member at most forgets what it promised: with another, a majority might be among those who do.
-  constexpr std::array damages = {Family::bit_rot, Family::set_back, Family::wipe};
-  const Family damage = damages[below(damages.size())];
-  for (const Family family : damages) on_[static_cast<std::size_t>(family)] &= family == damage;
-  // Nor do others leave meanwhile: then too few could be left of those who do not.
-  if (has(damage))
-    on_[static_cast<std::size_t>(Family::removal)] = on_[static_cast<std::size_t>(Family::demotion)] = false;
   for (std::size_t i = 0; i < families; ++i) {
     const auto family = static_cast<Family>(i);
     const bool lasting = family == Family::slow_network || family == Family::slow_disk || family == Family::drift ||
                          family == Family::torn_install;
     if (!lasting && has(family)) sudden_.push_back(family);
   }
-  if (sudden_.empty()) sudden_.push_back(Family::crash);
   if (has(Family::slow_network)) {
     network_.weather.latency_max = between(1ms, 80ms);
     network_.weather.chunk_max = scheduler_.chance(0.3) ? 7 : 1024;
@@ -60,9 +42,9 @@ World::World(std::uint64_t seed, const std::filesystem::path& directory, bool ve
   }
   if (has(Family::slow_disk)) fired(Family::slow_disk);
   if (has(Family::drift)) fired(Family::drift);
-  const std::size_t count = 3 + below(3);
   trailing_ = below(3) == 0 ? 100000 : below(40);
-  for (std::size_t i = 0; i < count; ++i) add_member(i == 0, i == 0 ? std::vector<Address>{} : addresses(nullptr));
+  for (std::size_t i = 0; i < plan_.members; ++i)
+    add_member(i == 0, i == 0 ? std::vector<Address>{} : addresses(nullptr));
 }
 
 void World::later(Duration delay, std::function<void()> what) {
@@ -72,22 +54,23 @@ void World::later(Duration delay, std::function<void()> what) {
 std::string World::run() {
   try {
     form_cluster();
+    formed_ = scheduler_.now();
     for (std::size_t i = 0; i < clients; ++i) client(i);
-    later(between(0ms, 2s), [this] { fault(); });
+    if (!sudden_.empty()) later(between(0ms, 2s), [this] { fault(); });
     later(2s, [this] { tend_members(); });
     if (has(Family::set_back)) later(between(0s, 20s), [this] { take_image(); });
-    const Duration end = scheduler_.now() + fault_phase;
+    const Duration end = formed_ + plan_.until;
     while (!history_.first_broken() && scheduler_.now() < end && scheduler_.step()) watch();
     if (!history_.first_broken()) heal();
     if (!history_.first_broken()) check_end();
     if (!history_.first_broken()) history_.check();
-    if (!history_.first_broken()) check_effort();
+    if (!history_.first_broken() && plan_ == draw_plan(plan_.seed)) check_effort();
   } catch (const std::exception& thrown) {  // an assertion of the code under test
     broken(thrown.what());
   }
   count();
   members_.clear();
-  trace_ = scheduler_.steps() * 1000003 + scheduler_.random();
+  trace_ = (scheduler_.steps() * 1000003 + static_cast<std::uint64_t>(scheduler_.now().count())) ^ scheduler_.random();
   return history_.first_broken().value_or("");
 }
 
@@ -96,6 +79,10 @@ void World::check_effort() {
   const std::uint64_t faults = std::accumulate(counts_.faults.begin(), counts_.faults.end(), std::uint64_t{0});
   if (history_.operations() < commands_min) broken(fmt::format("only {} commands were issued", history_.operations()));
   if (faults < faults_min) broken(fmt::format("only {} faults struck", faults));
+}
+
+void World::fired(Family family) {
+  if (++counts_.faults[position(family)] == 2 && family == plan_.planted) broken("planted");
 }
 
 void World::count() {

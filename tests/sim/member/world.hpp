@@ -14,41 +14,10 @@
 #include "history.hpp"
 #include "member.hpp"
 #include "oracle.hpp"
+#include "plan.hpp"
 #include "wiretap.hpp"
 
 namespace flotilla::sim {
-
-/// Fault families; each is off in about a third of the seeds, so that they do not mask one another.
-enum class Family : std::uint8_t {
-  crash,         ///< power loss of one member
-  crash_many,    ///< of a majority, or of all, at once
-  kill,          ///< the process alone dies: what it wrote and did not sync stays, for now
-  torn,          ///< power loss in the middle of a file call
-  torn_start,    ///< the same while it starts
-  close,         ///< an orderly end and a start
-  partition,     ///< one member or a split, both ways
-  one_way,       ///< one direction of one pair
-  reset,         ///< all connections of a pair break
-  slow_network,  ///< latency, tiny chunks, random resets; for the whole run
-  slow_disk,     ///< for the whole run
-  disk_hang,     ///< the log thread of a member stands still
-  io_error,      ///< one file call, or all from it on; what was not synced may be dropped
-  disk_full,     ///< the same
-  slow_apply,    ///< the apply thread stands still
-  pause,         ///< a whole process stands still
-  drift,         ///< clocks at different rates; for the whole run
-  bit_rot,       ///< of what was durable: the member refuses to start, and is replaced
-  set_back,      ///< a disk is what it was a while ago; then the member is replaced
-  wipe,          ///< an empty disk, and so a new member
-  removal,       ///< a member is removed; it comes back as a new one
-  demotion,      ///< a voter is a learner for a while
-  growth,        ///< a new member joins, as a voter or as a learner that is promoted later
-  transfer,      ///< of the leadership, asked of any member
-  torn_install,  ///< power loss around the moment when a snapshot is installed
-  count_,
-};
-inline constexpr std::size_t families = static_cast<std::size_t>(Family::count_);
-std::string_view to_string(Family family);
 
 /// What happened in one seed.
 struct Counts {
@@ -70,9 +39,11 @@ struct Counts {
 
 class World {
  public:
-  World(std::uint64_t seed, const std::filesystem::path& directory, bool verbose);
+  World(Plan plan, const std::filesystem::path& directory, bool verbose);
   /// Empty, or what broke.
   std::string run();
+  /// When it did, since the cluster was formed.
+  Duration ended() const { return counts_.simulated - formed_; }
   const Counts& counts() const { return counts_; }
   /// Equal for equal seeds, on every compiler.
   std::uint64_t trace() const { return trace_; }
@@ -91,8 +62,8 @@ class World {
     bool set_back = false;  ///< it may find that it cannot go on
   };
 
-  bool has(Family family) const { return on_[static_cast<std::size_t>(family)]; }
-  void fired(Family family) { ++counts_.faults[static_cast<std::size_t>(family)]; }
+  bool has(Family family) const { return plan_.families[position(family)]; }
+  void fired(Family family);
   std::uint64_t below(std::uint64_t bound) { return scheduler_.below(bound); }
   Duration between(Duration least, Duration most) { return scheduler_.between(least, most); }
   SimMember& any() { return *members_[below(members_.size())]; }
@@ -138,6 +109,7 @@ class World {
   void replace(SimMember& member);
   void heal();
 
+  const Plan plan_;
   const bool verbose_;
   const std::filesystem::path directory_;
   test::SimScheduler scheduler_;
@@ -146,9 +118,9 @@ class World {
   Oracle oracle_;
   Wiretap wiretap_;
   std::vector<std::unique_ptr<SimMember>> members_;
-  std::array<bool, families> on_{};
   std::vector<Family> sudden_;  ///< those that are on and strike now and then
   std::uint64_t trailing_ = 0;
+  Duration formed_{};
   bool healing_ = false;
   bool damaged_ = false;  ///< one member per seed at most loses what it promised
   std::map<const SimMember*, Trouble> troubles_;

@@ -60,7 +60,10 @@ bool World::strike(Family family, SimMember& member) {
       member.close();
       up_later(member, 3s);
       break;
-    case Family::partition: partition(); break;
+    case Family::partition:
+      if (members_.size() < 2) return false;
+      partition();
+      break;
     case Family::one_way: {
       SimMember& other = any();
       if (&other == &member) return false;
