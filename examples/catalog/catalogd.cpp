@@ -1,12 +1,13 @@
 // One member of a replicated package catalogue:
 //
-//   catalogd --data DIR --listen HOST:PORT (--found | --join HOST:PORT [--join ...])
+//   catalogd --data DIR --listen HOST:PORT (--found | --join HOST:PORT [--join ...]) [--trailing ENTRIES]
 //
 // Prints "ready HOST:PORT" once it serves, and runs until SIGTERM or SIGINT. Raft and the catalogue's own protocol
 // (wire.hpp) share the one port.
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -39,6 +40,11 @@ bool parse(int count, char** words, flotilla::Options& options) {
       options.listen = value;
     } else if (word == "--join") {
       options.join.emplace_back(value);
+    } else if (word == "--trailing") {
+      // A log so short that a member that was away needs a snapshot: to see one happen.
+      options.trailing_entries = std::strtoull(value, nullptr, 10);
+      options.log_cache_bytes = 64u << 10;
+      options.segment_bytes = 64u << 10;
     } else {
       return false;
     }
@@ -86,7 +92,8 @@ class Sessions {
 int main(int count, char** words) {
   flotilla::Options options;
   if (!parse(count, words, options)) {
-    fmt::print(stderr, "usage: catalogd --data DIR --listen HOST:PORT (--found | --join HOST:PORT ...)\n");
+    fmt::print(stderr,
+               "usage: catalogd --data DIR --listen HOST:PORT (--found | --join HOST:PORT ...) [--trailing ENTRIES]\n");
     return 2;
   }
   // Before any thread is there, so that every thread inherits it and the signals reach sigwait() alone.

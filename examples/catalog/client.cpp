@@ -111,6 +111,8 @@ std::optional<MemberStatus> Client::status() {
       lines >> status.applied;
     } else if (name == "last") {
       lines >> status.last;
+    } else if (name == "snapshots") {
+      lines >> status.snapshots;
     } else if (name == "voters") {
       lines >> status.voters;
     } else if (name == "members") {

@@ -31,6 +31,7 @@ struct Answer {
 struct MemberStatus {
   std::string role, leader, fault;
   std::uint64_t term = 0, commit = 0, applied = 0, last = 0;
+  std::uint64_t snapshots = 0;  ///< installed since it started
   unsigned voters = 0, members = 0;
 };
 

@@ -88,6 +88,7 @@ Result<void> MemberProcess::spawn(int ready_pipe) {
   } else {
     words.insert(words.end(), {"--join", options_.join});
   }
+  words.insert(words.end(), options_.more_arguments.begin(), options_.more_arguments.end());
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);

@@ -21,6 +21,7 @@ struct MemberOptions {
   std::filesystem::path directory;  ///< of this member: its data and its log
   flotilla::Address listen;
   flotilla::Address join;  ///< empty: it founds
+  std::vector<std::string> more_arguments;
 };
 
 /// Owns one child at a time; destroying it kills the child and waits for it. The child dies with its parent.

@@ -34,10 +34,11 @@ std::string describe(const flotilla::Status& status) {
   std::size_t voters = 0;
   for (const flotilla::Member& member : status.members) voters += member.voter ? 1 : 0;
   return fmt::format(
-      "role {}\nterm {}\nlast {}\ncommit {}\napplied {}\nvoters {}\nmembers {}\nleader {}\nlisten {}\nfault {}\n",
+      "role {}\nterm {}\nlast {}\ncommit {}\napplied {}\nvoters {}\nmembers {}\nleader {}\nlisten {}\nsnapshots {}\n"
+      "fault {}\n",
       flotilla::to_string(status.role), status.term.value, status.last_index.value, status.commit_index.value,
       status.applied_index.value, voters, status.members.size(), status.leader ? status.leader->address : "-",
-      status.listen, status.fault ? status.fault->message() : "-");
+      status.listen, status.snapshots_installed, status.fault ? status.fault->message() : "-");
 }
 
 std::string join_lines(const std::vector<std::string>& lines) {

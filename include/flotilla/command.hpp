@@ -60,6 +60,7 @@ using CommandFn = std::function<Result<Bytes>(WriteTxn&, const Args&)>;
 class Commands {
  public:
   static constexpr std::size_t name_bytes_max = 128;
+  static constexpr std::size_t commands_max = 4096;
 
   /// Registers `run` under `name` (1 to 128 bytes). The last registration of a name wins, so an application may replace
   /// a standard command; open() logs a warning for each replaced one. A malformed name makes open() fail.
@@ -74,7 +75,7 @@ class Commands {
   const std::map<std::string, CommandFn, std::less<>>& all() const noexcept { return commands_; }
   /// Names that were registered more than once.
   const std::set<std::string, std::less<>>& replaced() const noexcept { return replaced_; }
-  /// invalid_argument if a malformed name was added.
+  /// invalid_argument if a malformed name was added, or more than commands_max names.
   [[nodiscard]] Result<void> check() const;
 
  private:

@@ -46,6 +46,10 @@ Result<void> Commands::check() const {
                 fmt::format("a command was registered without a function, or its name is empty or longer than {} bytes",
                             name_bytes_max));
   }
+  if (commands_.size() > commands_max) {
+    return fail(Errc::invalid_argument,
+                fmt::format("{} commands, at most {} are allowed", commands_.size(), commands_max));
+  }
   return {};
 }
 

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/codec.hpp"
+#include "node/command_sets.hpp"
 
 namespace flotilla::node {
 namespace {
@@ -116,18 +117,22 @@ std::string how_far_behind(const raft::Core& core, NodeId id) {
                      progress != nullptr && progress->rolled_back ? ", and its disk was set back" : "");
 }
 
-/// A voter that holds nothing yet would cost the cluster its fault tolerance, so it is a learner first, and all come
-/// and go in one change once the last has caught up. Empty: nothing left to prepare.
+/// A voter that holds nothing yet would cost the cluster its fault tolerance, one that lacks a command could not apply
+/// it; so it is a learner first, and all come and go in one change once the last has caught up. Empty: nothing left to prepare.
 struct Preparation {
   std::vector<Member> members;
   std::string waits_for;
 };
-Preparation prepare(const std::vector<Member>& goal, const raft::Core& core) {
+Preparation prepare(const std::vector<Member>& goal, const raft::Core& core, const state::Nodes& nodes) {
   Preparation preparation{core.configuration().members, {}};
   for (const Member& line : goal) {
     const Member* now = find(preparation.members, line.id);
     if (!line.voter || (now != nullptr && now->voter)) continue;
-    if (!core.caught_up(line.id)) preparation.waits_for = how_far_behind(core, line.id);
+    if (!core.caught_up(line.id)) {
+      preparation.waits_for = how_far_behind(core, line.id);
+    } else if (auto lacks = lacks_commands(line.id, core.configuration(), nodes)) {
+      preparation.waits_for = std::move(*lacks);
+    }
     const bool joining = now != nullptr && now->joining;
     put(preparation.members, {line.id, line.address, false, joining});
   }
@@ -263,7 +268,7 @@ ChangeAnswer carry_out(const Change& change, const LeaderView& view) {
   if (is_done(change, now.members)) return {Verdict::done, {}, Error(Errc::overloaded)};
   if (auto reason = refuse(change, now.members, view.store)) return refused(std::move(*reason));
   std::vector<Member> goal = goal_of(change, now.members);
-  Preparation preparation = prepare(goal, core);
+  Preparation preparation = prepare(goal, core, *view.store.nodes());
   if (preparation.waits_for.empty()) return propose(view, std::move(goal));
   if (preparation.members == now.members) return later(std::move(preparation.waits_for));
   ChangeAnswer answer = propose(view, std::move(preparation.members));
@@ -271,7 +276,8 @@ ChangeAnswer carry_out(const Change& change, const LeaderView& view) {
   return {Verdict::begun, {}, Error(Errc::overloaded, std::move(preparation.waits_for))};
 }
 
-std::optional<raft::Configuration> upkeep(const raft::Core& core, const Address& own_address) {
+std::optional<raft::Configuration> upkeep(const raft::Core& core, const state::Store& store,
+                                          const Address& own_address) {
   const raft::Configuration& now = core.configuration();
   if (core.role() != Role::leader || now.joint()) return std::nullopt;
   const auto with = [&](Member line) {
@@ -285,7 +291,8 @@ std::optional<raft::Configuration> upkeep(const raft::Core& core, const Address&
     if (!refuse_goal(wanted.members)) return wanted;
   }
   for (const Member& line : now.members) {
-    if (line.joining && core.caught_up(line.id)) return with({line.id, line.address, true});
+    if (!line.joining || !core.caught_up(line.id)) continue;
+    if (!lacks_commands(line.id, now, *store.nodes())) return with({line.id, line.address, true});
   }
   return std::nullopt;
 }

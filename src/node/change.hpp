@@ -83,6 +83,7 @@ struct LeaderView {
 ChangeAnswer carry_out(const Change& change, const LeaderView& view);
 
 /// What a leader changes unasked: its own address after a move, then joining learners that have caught up.
-std::optional<raft::Configuration> upkeep(const raft::Core& core, const Address& own_address);
+std::optional<raft::Configuration> upkeep(const raft::Core& core, const state::Store& store,
+                                          const Address& own_address);
 
 }  // namespace flotilla::node

@@ -286,7 +286,9 @@ void Node::take_incoming() {
 void Node::place() {
   if (!proposals_.has_unplaced()) return;
   if (core_.role() == Role::leader) {
-    proposals_.propose(core_, options_.wall_clock());
+    command_sets_.update(core_.configuration(), parts_.store.nodes());
+    proposals_.propose(core_, options_.wall_clock(),
+                       [this](std::string_view payload) { return command_sets_.refuse(state::command_name(payload)); });
   } else if (forwarding_) {
     proposals_.forward(*forwarding_, parts_.loop.now());
   }
@@ -558,13 +560,15 @@ void Node::publish_progress() {
 // ---------------------------------------------------------------------------------------------------------
 
 void Node::open_session() {
-  const state::SessionPayload session{options_.node_id, options_.incarnation, parts_.calls.session()};
+  const state::SessionPayload session{options_.node_id, options_.incarnation, parts_.calls.session(),
+                                      parts_.store.command_names()};
   proposals_.add(
       {.sequence = 0, .type = raft::EntryType::session, .payload = SharedBytes(state::encode_session(session))});
 }
 
 std::vector<Refusal> Node::receive_calls(std::vector<ForwardedCall> calls) {
   std::vector<Refusal> refusals;
+  command_sets_.update(core_.configuration(), parts_.store.nodes());
   for (ForwardedCall& call : calls) {
     if (auto refusal = receive_call(call)) refusals.push_back(std::move(*refusal));
   }
@@ -578,16 +582,13 @@ std::optional<Refusal> Node::receive_call(ForwardedCall& call) {
   };
   if (stopped_) return refuse(Errc::proposal_dropped, "the leader has stopped");
   if (call.remaining.count() == 0) return refuse(Errc::timeout, "the deadline passed on the way to the leader");
-  if (call.payload.size() > options_.entry_bytes_max) {
+  if (call.type == raft::EntryType::command && call.payload.size() > options_.entry_bytes_max) {
     return refuse(Errc::entry_too_large, "the command is larger than the leader accepts");
   }
   if (call.type == raft::EntryType::command) {
     const auto command = state::decode_command(call.payload.view());
     if (!command) return refuse(Errc::invalid_argument, "the command is malformed");
-    if (!parts_.store.has_command(command->name)) {
-      return refuse(Errc::unknown_command,
-                    fmt::format("the leader has no command '{}'; it was not applied", command->name));
-    }
+    if (auto lacking = command_sets_.refuse(command->name)) return refuse(Errc::unknown_command, lacking->message());
   } else if (!state::decode_session(call.payload.view())) {
     return refuse(Errc::invalid_argument, "the session is malformed");
   }
@@ -654,7 +655,7 @@ Changes Node::make_changes() {
 
 /// One change at a time.
 void Node::maintain_members() {
-  if (auto wanted = upkeep(core_, options_.advertise)) {
+  if (auto wanted = upkeep(core_, parts_.store, options_.advertise)) {
     static_cast<void>(core_.propose_configuration(std::move(*wanted), options_.wall_clock()));
   }
 }

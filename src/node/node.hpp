@@ -21,6 +21,7 @@
 #include "net/transport.hpp"
 #include "node/applier.hpp"
 #include "node/calls.hpp"
+#include "node/command_sets.hpp"
 #include "node/changes.hpp"
 #include "node/forwarding.hpp"
 #include "node/log_writer.hpp"
@@ -163,6 +164,7 @@ class Node {
   const Duration tick_interval_;
   raft::Core core_;
   Proposals proposals_;
+  CommandSets command_sets_;
   Reads reads_;
   LogWriter log_writer_;
   Applier applier_;

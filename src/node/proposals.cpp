@@ -53,7 +53,7 @@ std::deque<std::uint64_t> Proposals::sendable() {
   return {0};
 }
 
-void Proposals::propose(raft::Core& core, std::uint64_t time) {
+void Proposals::propose(raft::Core& core, std::uint64_t time, const Refuse& refuse) {
   std::deque<std::uint64_t> sending = sendable();
   while (!sending.empty()) {
     const auto at = all_.find(sending.front());
@@ -62,6 +62,11 @@ void Proposals::propose(raft::Core& core, std::uint64_t time) {
       continue;
     }
     Call& call = at->second;
+    if (auto error = call.sequence == 0 ? std::nullopt : refuse(call.payload.view())) {
+      refused(call.sequence, std::move(*error));
+      sending.pop_front();
+      continue;
+    }
     if (const auto position = core.propose(call.type, call.payload, time)) {
       ++call.attempt;
       ++call.unsettled_copies;
@@ -106,12 +111,20 @@ void Proposals::refused(const std::vector<Refusal>& refusals) {
     Call& call = at->second;
     if (call.unsettled_copies > 0) --call.unsettled_copies;
     if (refusal.attempt != call.attempt) continue;  // a newer copy is on its way
-    if (passing(refusal.code) || call.sequence == 0 || call.unsettled_copies > 0) {
-      later_.push_back(call.sequence);
-    } else {
-      end(call, Error(refusal.code, refusal.message));
-      all_.erase(at);
-    }
+    refused(call.sequence, Error(refusal.code, refusal.message));
+  }
+}
+
+/// The newest copy was refused, or was not sent for this reason.
+void Proposals::refused(std::uint64_t sequence, Error error) {
+  const auto at = all_.find(sequence);
+  Call& call = at->second;
+  const auto code = static_cast<Errc>(error.code().value());
+  if (passing(code) || sequence == 0 || call.unsettled_copies > 0) {
+    later_.push_back(sequence);
+  } else {
+    end(call, std::move(error));
+    all_.erase(at);
   }
 }
 

@@ -8,8 +8,11 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
+#include <optional>
 #include <queue>
+#include <string_view>
 #include <vector>
 
 #include "base/executor.hpp"
@@ -35,8 +38,9 @@ class Proposals {
   void add(Call call);
   /// The leader, its term or the link to it changed: everything must be sent (again).
   void place_again();
-  /// Appends what is unplaced to the own log, as leader.
-  void propose(raft::Core& core, std::uint64_t time);
+  /// Appends what is unplaced to the own log, as leader. `refuse`: why a leader must not take this command.
+  using Refuse = std::function<std::optional<Error>(std::string_view payload)>;
+  void propose(raft::Core& core, std::uint64_t time, const Refuse& refuse);
   /// Sends what is unplaced to the leader.
   void forward(Forwarding& forwarding, Duration now);
   void refused(const std::vector<Refusal>& refusals);
@@ -53,6 +57,7 @@ class Proposals {
  private:
   void add_deadline(Duration deadline, std::uint64_t sequence);
   void end(Call& call, Error error);
+  void refused(std::uint64_t sequence, Error error);
   std::deque<std::uint64_t> sendable();
 
   Calls& calls_;

@@ -1,5 +1,7 @@
 #include "state/payload.hpp"
 
+#include <utility>
+
 #include "base/codec.hpp"
 #include "flotilla/command.hpp"
 
@@ -50,9 +52,36 @@ std::optional<CommandPayload> decode_command(std::string_view payload) {
   return command;
 }
 
+std::string_view command_name(std::string_view payload) {
+  Decoder in(payload);
+  static_cast<void>(in.raw(8 + 8 + 8));
+  return in.bytes();
+}
+
+void encode_names(std::string& out, const std::vector<std::string>& names) {
+  Encoder encoder(out);
+  encoder.u32(static_cast<std::uint32_t>(names.size()));
+  for (const std::string& name : names) encoder.bytes(name);
+}
+
+std::optional<std::vector<std::string>> decode_names(Decoder& in) {
+  const std::size_t count = in.u32();
+  if (!in.ok() || count > Commands::commands_max || count > in.remaining() / length_bytes) return std::nullopt;
+  std::vector<std::string> names;
+  names.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::string_view name = in.bytes();
+    if (name.empty() || name.size() > Commands::name_bytes_max) return std::nullopt;
+    if (!names.empty() && names.back() >= name) return std::nullopt;
+    names.emplace_back(name);
+  }
+  return names;
+}
+
 std::string encode_session(const SessionPayload& session) {
   std::string out;
   Encoder(out).u64(session.node_id.value).u64(session.incarnation).u64(session.session);
+  encode_names(out, session.commands);
   return out;
 }
 
@@ -62,7 +91,9 @@ std::optional<SessionPayload> decode_session(std::string_view payload) {
   session.node_id.value = in.u64();
   session.incarnation = in.u64();
   session.session = in.u64();
-  if (!in.done()) return std::nullopt;
+  auto commands = decode_names(in);
+  if (!in.done() || !commands) return std::nullopt;
+  session.commands = std::move(*commands);
   return session;
 }
 

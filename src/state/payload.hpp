@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/codec.hpp"
 #include "flotilla/types.hpp"
 
 namespace flotilla::state {
@@ -41,13 +42,22 @@ std::optional<CommandPayload> decode_command(std::string_view payload);
 /// The same into `command`, whose memory is used again. False: malformed, and `command` is unspecified.
 [[nodiscard]] bool decode_command(std::string_view payload, CommandPayload& command);
 
+/// The name in a command payload; empty: malformed.
+std::string_view command_name(std::string_view payload);
+
 /// Opens a session: its owner and incarnation end every earlier session of that node.
 struct SessionPayload {
   NodeId node_id;
   std::uint64_t incarnation = 0;
   std::uint64_t session = 0;
+  std::vector<std::string>
+      commands;  ///< the names that the owner has, sorted, each once; at most Commands::commands_max
 };
+/// u32 count, then so many names.
+void encode_names(std::string& out, const std::vector<std::string>& names);
 std::string encode_session(const SessionPayload& session);
 std::optional<SessionPayload> decode_session(std::string_view payload);
+/// Takes them off the front of what `in` has left. nullopt: malformed, too many, or not sorted.
+std::optional<std::vector<std::string>> decode_names(Decoder& in);
 
 }  // namespace flotilla::state

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/codec.hpp"
+#include "state/payload.hpp"
 
 namespace flotilla::state {
 namespace {
@@ -78,6 +79,7 @@ bool decode_applied(std::string_view bytes, AppliedRow& row) {
 std::string encode(const NodeRow& row) {
   std::string out;
   Encoder(out).u64(row.incarnation).u64(row.session);
+  encode_names(out, row.commands);
   return out;
 }
 
@@ -86,7 +88,9 @@ std::optional<NodeRow> decode_node(std::string_view bytes) {
   NodeRow row;
   row.incarnation = in.u64();
   row.session = in.u64();
-  if (!in.done()) return std::nullopt;
+  auto commands = decode_names(in);
+  if (!in.done() || !commands) return std::nullopt;
+  row.commands = std::move(*commands);
   return row;
 }
 

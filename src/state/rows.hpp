@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "flotilla/error.hpp"
 #include "flotilla/txn.hpp"
@@ -50,9 +51,10 @@ bool decode_applied(std::string_view bytes, AppliedRow& row);
 struct NodeRow {
   std::uint64_t incarnation = 0;
   std::uint64_t session = 0;
+  std::vector<std::string> commands = {};  ///< as the session's opening said; see SessionPayload
 
   /// Of a node that was a member and is none any more: it never opens a session again.
-  static constexpr NodeRow removed() { return {~std::uint64_t{0}, 0}; }
+  static NodeRow removed() { return {~std::uint64_t{0}, 0}; }
   friend bool operator==(const NodeRow&, const NodeRow&) = default;
 };
 std::string encode(const NodeRow& row);

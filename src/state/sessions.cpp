@@ -150,7 +150,7 @@ Result<Bytes> Sessions::open(const SessionPayload& payload) {
   session.node_id = payload.node_id;
   session.incarnation = payload.incarnation;
   sessions_.emplace(payload.session, std::move(session));
-  nodes_[payload.node_id.value] = {payload.incarnation, payload.session};
+  nodes_[payload.node_id.value] = {payload.incarnation, payload.session, payload.commands};
   changed_.insert(payload.session);
   changed_nodes_.insert(payload.node_id.value);
   return Bytes();
@@ -167,12 +167,16 @@ void Sessions::end_removed(const raft::Configuration& before, const raft::Config
   std::ranges::for_each(before.outgoing, end_if_gone);
 }
 
-std::set<NodeId> Sessions::removed() const {
-  std::set<NodeId> ids;
+Nodes Sessions::nodes() const {
+  Nodes known;
   for (const auto& [id, newest] : nodes_) {
-    if (newest == NodeRow::removed()) ids.insert(NodeId{id});
+    if (newest == NodeRow::removed()) {
+      known.removed.insert(NodeId{id});
+    } else {
+      known.commands.emplace(NodeId{id}, newest.commands);
+    }
   }
-  return ids;
+  return known;
 }
 
 std::optional<Result<Bytes>> Sessions::admit(const CommandPayload& command) {

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -47,6 +48,12 @@ struct Session {
 std::string encode(const Session& session);
 std::optional<Session> decode_session_row(std::string_view bytes);
 
+/// What the log says of nodes, members or not.
+struct Nodes {
+  std::set<NodeId> removed;                             ///< all that ever were
+  std::map<NodeId, std::vector<std::string>> commands;  ///< of those that opened a session: the names each has, sorted
+};
+
 class Sessions {
  public:
   static constexpr std::size_t results_max = 16'384;
@@ -61,8 +68,9 @@ class Sessions {
   Result<Bytes> open(const SessionPayload& payload);
   /// Ends the sessions of members of `before` that are not in `after`, for ever: an id is not used again.
   void end_removed(const raft::Configuration& before, const raft::Configuration& after);
-  /// All ids that were ever removed.
-  std::set<NodeId> removed() const;
+  Nodes nodes() const;
+  /// Whether nodes() differs from what it was when the batch began.
+  bool nodes_changed() const noexcept { return !changed_nodes_.empty(); }
 
   /// What is already decided about a command before it runs: its answer, or nullopt to run it. Forgets what the caller
   /// acknowledges. Session 0 is no session: every command of it runs.

@@ -98,9 +98,9 @@ class Store::Impl {
   const Commands& commands() const noexcept { return commands_; }
   const Applied& applied() const noexcept { return applied_; }
   Index applied_index() const noexcept { return Index{applied_index_.load(std::memory_order_acquire)}; }
-  bool was_removed(NodeId id) const {
-    const std::lock_guard lock(removed_mutex_);
-    return removed_.contains(id);
+  std::shared_ptr<const Nodes> nodes() const {
+    const std::lock_guard lock(nodes_mutex_);
+    return known_nodes_;
   }
 
  private:
@@ -137,7 +137,7 @@ class Store::Impl {
   Result<Ending> call(const CommandFn& command, const raft::Entry& entry, Batch& batch);
   Result<void> commit(Batch& batch);
   Result<void> abort(Batch& batch);
-  void note_removed();
+  void publish_nodes();
 
   const StoreOptions options_;
   const Commands commands_;
@@ -150,8 +150,8 @@ class Store::Impl {
   Applied applied_;
   std::atomic<std::uint64_t> applied_index_{0};
   Sessions sessions_;
-  mutable std::mutex removed_mutex_;
-  std::set<NodeId> removed_;  // guarded by removed_mutex_: sessions_.removed() as of the last commit
+  mutable std::mutex nodes_mutex_;
+  std::shared_ptr<const Nodes> known_nodes_;  // guarded by nodes_mutex_: sessions_.nodes() as of the last commit
   std::uint64_t commits_ = 0;
   std::optional<Error> fault_;
   /// Commands of the batch in hand that failed after they wrote, by index. They fail again whenever what is before them
@@ -228,7 +228,7 @@ void Store::Impl::use(Loaded loaded) {
   applied_ = std::move(loaded.applied);
   sessions_ = std::move(loaded.sessions);
   applied_index_.store(applied_.index.value, std::memory_order_release);
-  note_removed();
+  publish_nodes();
 }
 
 Result<void> Store::Impl::open() {
@@ -497,17 +497,18 @@ Result<void> Store::Impl::commit(Batch& batch) {
   }
   if (made_tables) env_->publish(batch.state.staged_catalog());
   if (++commits_ % commits_per_sweep == 0) env_->sweep_readers();
+  const bool nodes_changed = sessions_.nodes_changed();
   sessions_.committed();
-  if (batch.configuration_changed) note_removed();
+  if (nodes_changed) publish_nodes();
   applied_ = std::move(batch.applied);
   applied_index_.store(applied_.index.value, std::memory_order_release);
   return {};
 }
 
-void Store::Impl::note_removed() {
-  std::set<NodeId> removed = sessions_.removed();
-  const std::lock_guard lock(removed_mutex_);
-  removed_ = std::move(removed);
+void Store::Impl::publish_nodes() {
+  auto nodes = std::make_shared<const Nodes>(sessions_.nodes());
+  const std::lock_guard lock(nodes_mutex_);
+  known_nodes_ = std::move(nodes);
 }
 
 Result<void> Store::Impl::abort(Batch& batch) {
@@ -595,12 +596,18 @@ Result<std::uint64_t> Store::content_hash(const ReadTxn& txn) {
   return XXH3_64bits_digest(hash.get());
 }
 
+std::vector<std::string> Store::command_names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, run] : impl_->commands().all()) names.push_back(name);
+  return names;
+}
+
 bool Store::has_command(std::string_view name) const {
   return impl_->commands().find(name) != nullptr;
 }
 
-bool Store::was_removed(NodeId id) const {
-  return impl_->was_removed(id);
+std::shared_ptr<const Nodes> Store::nodes() const {
+  return impl_->nodes();
 }
 
 std::uint64_t Store::file_bytes() const {

@@ -19,6 +19,7 @@
 #include "raft/entry.hpp"
 #include "state/applied.hpp"
 #include "state/payload.hpp"
+#include "state/sessions.hpp"
 #include "state/snapshot.hpp"
 
 namespace flotilla::state {
@@ -76,8 +77,12 @@ class Store {
   static Result<std::uint64_t> content_hash(const ReadTxn& txn);
 
   bool has_command(std::string_view name) const;
+  /// Of this program, sorted.
+  std::vector<std::string> command_names() const;
   /// Whether this node was a member once and is none any more, as of applied_index() at least. Thread: any.
-  bool was_removed(NodeId id) const;
+  bool was_removed(NodeId id) const { return nodes()->removed.contains(id); }
+  /// As of the last commit; the same object as long as nothing is new. Thread: any.
+  std::shared_ptr<const Nodes> nodes() const;
   std::uint64_t file_bytes() const;
   unsigned readers() const;
   std::chrono::milliseconds oldest_reader_age() const;

@@ -26,6 +26,8 @@ raft::Core core_of(std::size_t voters) {
   return raft::Core({.id = NodeId{1}}, std::move(restored));
 }
 
+const Proposals::Refuse allow = [](std::string_view) { return std::nullopt; };
+
 void lead(raft::Core& core) {
   core.campaign();
   while (core.has_ready()) {
@@ -61,13 +63,13 @@ TEST_CASE("nothing but the opening of the session is sent before it is open") {
   lead(core);
   const Index before = core.last_index();
   world.call();
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   CHECK(core.last_index() == before);
   world.proposals.add({.sequence = 0, .type = raft::EntryType::session, .payload = SharedBytes("s")});
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   CHECK(core.last_index() == before + 1);
   world.proposals.session_opened();
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   CHECK(core.last_index() == before + 2);
   CHECK_FALSE(world.proposals.has_unplaced());
 }
@@ -78,7 +80,7 @@ TEST_CASE("a call that was never sent ends as refused, one that was as unknown")
   lead(core);
   world.proposals.session_opened();
   const auto sent = world.call(1s);
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   const auto unsent = world.call(1s);
   world.proposals.tick(999ms, true);
   CHECK(world.ended.empty());
@@ -93,7 +95,7 @@ TEST_CASE("a follower's calls stay unplaced, and time out as certainly not appli
   raft::Core core = core_of(3);
   world.proposals.session_opened();
   const auto call = world.call(1s);
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   CHECK(world.proposals.has_unplaced());
   world.proposals.tick(1s, true);
   CHECK(world.ended.at(call).error() == Errc::timeout);
@@ -105,9 +107,9 @@ TEST_CASE("a call with an older copy out is not refused by a refusal of the newe
   lead(core);
   world.proposals.session_opened();
   const auto call = world.call(1s);
-  world.proposals.propose(core, 1);  // attempt 1
+  world.proposals.propose(core, 1, allow);  // attempt 1
   world.proposals.place_again();
-  world.proposals.propose(core, 1);  // attempt 2
+  world.proposals.propose(core, 1, allow);  // attempt 2
   world.proposals.refused({{call, 2, Errc::unknown_command, "no"}});
   CHECK(world.ended.empty());
   world.proposals.refused({{call, 1, Errc::unknown_command, "no"}});
@@ -121,7 +123,7 @@ TEST_CASE("a final refusal of the only copy ends the call with its reason") {
   lead(core);
   world.proposals.session_opened();
   const auto call = world.call(1s);
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   world.proposals.refused({{call, 1, Errc::unknown_command, "no such thing"}});
   CHECK(world.ended.at(call).error() == Errc::unknown_command);
   CHECK(world.ended.at(call).error().message() == "no such thing");
@@ -133,7 +135,7 @@ TEST_CASE("a passing refusal is tried again at the next tick") {
   lead(core);
   world.proposals.session_opened();
   const auto call = world.call(1s);
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   world.proposals.refused({{call, 1, Errc::not_leader, "not I"}});
   CHECK_FALSE(world.proposals.has_unplaced());
   world.proposals.tick(1ms, true);
@@ -147,12 +149,12 @@ TEST_CASE("a call whose result arrived is not sent again") {
   lead(core);
   world.proposals.session_opened();
   const auto call = world.call(1s);
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   const Index last = core.last_index();
   static_cast<void>(world.calls.take(call));
   world.proposals.forget({call});
   world.proposals.place_again();
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   CHECK(core.last_index() == last);
 }
 
@@ -162,12 +164,35 @@ TEST_CASE("ending all tells the sent from the unsent") {
   lead(core);
   world.proposals.session_opened();
   const auto sent = world.call();
-  world.proposals.propose(core, 1);
+  world.proposals.propose(core, 1, allow);
   const auto unsent = world.call();
   world.proposals.end_all(Error(Errc::shutting_down));
   CHECK(world.ended.at(sent).error() == Errc::outcome_unknown);
   CHECK(world.ended.at(unsent).error() == Errc::shutting_down);
   CHECK(world.calls.size() == 0);
+}
+
+TEST_CASE("a command that a leader must not take ends refused, unless a copy of it may be in a log") {
+  World world;
+  raft::Core core = core_of(1);
+  lead(core);
+  world.proposals.session_opened();
+  const Proposals::Refuse lacking = [](std::string_view payload) {
+    CHECK(payload == "payload");
+    return Error(Errc::unknown_command, "node 2 lacks it");
+  };
+  const auto sent = world.call();
+  world.proposals.propose(core, 1, allow);
+  const auto unsent = world.call();
+  world.proposals.place_again();
+  const Index before = core.last_index();
+  world.proposals.propose(core, 1, lacking);
+  CHECK(core.last_index() == before);
+  REQUIRE(world.ended.contains(unsent));
+  CHECK(world.ended.at(unsent).error() == Errc::unknown_command);
+  CHECK_FALSE(world.ended.contains(sent));
+  world.proposals.tick(2s, true);
+  CHECK(world.ended.at(sent).error() == Errc::outcome_unknown);
 }
 
 TEST_SUITE_END();

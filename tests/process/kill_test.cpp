@@ -118,11 +118,11 @@ std::optional<MemberStatus> ask_status(flotilla::StreamMux& mux, const MemberPro
 
 /// Three members, each founded or joined, all voters.
 struct Cluster {
-  Cluster() {
+  explicit Cluster(const std::vector<std::string>& more_arguments = {}) {
     for (int number = 0; number < 3; ++number) {
       const flotilla::Address join = members.empty() ? "" : members.front().address();
-      members.emplace_back(
-          MemberOptions{catalogd(), directory.path() / std::to_string(number), free_loopback_address().value(), join});
+      members.emplace_back(MemberOptions{catalogd(), directory.path() / std::to_string(number),
+                                         free_loopback_address().value(), join, more_arguments});
       const auto started = members.back().start();
       REQUIRE_MESSAGE(started.has_value(), (started ? "" : started.error().message()));
     }
@@ -218,6 +218,43 @@ TEST_SUITE("process.kill") {
     }
     CHECK(hashes[0] == hashes[1]);
     CHECK(hashes[0] == hashes[2]);
+  }
+
+  TEST_CASE("a follower killed over and over while it gets a snapshot has everything in the end") {
+    constexpr int kills = 12;
+    Cluster cluster({"--trailing", "10"});
+    MemberProcess* follower = nullptr;
+    REQUIRE(eventually([&] { return (follower = cluster.find(false)) != nullptr; }));
+    std::uint64_t snapshots = 0;
+    std::size_t expected = 0;
+    for (int kill = 0; kill < kills; ++kill) {
+      CAPTURE(kill);
+      follower->kill();
+      // More than the log keeps, while it is away.
+      Writer writer(cluster.mux, (follower == &cluster.members[0] ? cluster.members[1] : cluster.members[0]).address(),
+                    "round" + std::to_string(kill), 300);
+      writer.join();
+      REQUIRE(writer.failure() == "");
+      expected += writer.total();
+      const auto started = follower->start();
+      REQUIRE_MESSAGE(started.has_value(), (started ? "" : started.error().message()));
+      // The kill meets another moment of it each time: dialling, receiving, installing, following.
+      std::this_thread::sleep_for(std::chrono::milliseconds(kill * 80));
+      if (const auto status = ask_status(cluster.mux, *follower)) snapshots += status->snapshots;
+    }
+    std::vector<Contents> contents;
+    REQUIRE(eventually([&] {
+      contents.clear();
+      for (const MemberProcess& member : cluster.members) {
+        auto client = Client::connect(cluster.mux, member.address());
+        auto held = client ? (*client)->contents() : std::nullopt;
+        if (held) contents.push_back(std::move(*held));
+      }
+      return contents.size() == 3 && contents[0] == contents[1] && contents[0] == contents[2];
+    }));
+    CHECK(contents[0].records == expected);
+    snapshots += ask_status(cluster.mux, *follower).value().snapshots;
+    CHECK(snapshots > 0);
   }
 
   TEST_CASE("one member killed over and over while it is written to has every acknowledged command each time") {

@@ -80,6 +80,16 @@ TEST_CASE("what no encoder writes is refused") {
   CHECK_FALSE(decode_configuration(many).has_value());
 }
 
+TEST_CASE("whether a learner is joining is kept, and nobody is both joining and a voter") {
+  Configuration configuration = voters({1});
+  configuration.members.push_back({node(2), "b", false, true});
+  configuration.members.push_back({node(3), "c", false, false});
+  CHECK(decode_configuration(encode(configuration)) == configuration);
+  CHECK(valid(configuration));
+  configuration.members[1].voter = true;
+  CHECK_FALSE(valid(configuration));
+}
+
 TEST_CASE("a cluster is governed only by a configuration with a voter (D22)") {
   CHECK(valid(voters({1})));
   CHECK_FALSE(valid(Configuration{}));

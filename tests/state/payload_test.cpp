@@ -31,14 +31,17 @@ TEST_CASE("the bytes of the payloads are those of FORMAT.md") {
         "02000000"
         "010000006b"
         "00000000");
-  CHECK(state_test::to_hex(encode_session({flotilla::NodeId{1}, 2, 3})) ==
-        "010000000000000002000000000000000300000000000000");
+  CHECK(state_test::to_hex(encode_session({flotilla::NodeId{1}, 2, 3, {"cas", "put"}})) ==
+        "010000000000000002000000000000000300000000000000"
+        "02000000"
+        "03000000636173"
+        "03000000707574");
 }
 
 TEST_CASE("a payload cut anywhere, or with a byte too many, is refused") {
   const std::vector<std::string_view> args{"key", "value"};
   const std::string command = encode_command({1, 1}, 1, "put", args);
-  const std::string session = encode_session({flotilla::NodeId{1}, 2, 3});
+  const std::string session = encode_session({flotilla::NodeId{1}, 2, 3, {"cas", "put"}});
   for (std::size_t cut = 0; cut < command.size(); ++cut) {
     CAPTURE(cut);
     CHECK_FALSE(decode_command(command.substr(0, cut)));
@@ -51,6 +54,28 @@ TEST_CASE("a payload cut anywhere, or with a byte too many, is refused") {
   CHECK_FALSE(decode_session(session + "x"));
   CHECK(decode_command(command));
   CHECK(decode_session(session));
+}
+
+TEST_CASE("a session's commands are sorted, distinct, well-formed and bounded, or it is refused") {
+  const auto decoded = [](std::vector<std::string> names) {
+    return decode_session(encode_session({flotilla::NodeId{1}, 2, 3, std::move(names)}));
+  };
+  CHECK(decoded({})->commands.empty());
+  CHECK(decoded({"a", "b"})->commands == std::vector<std::string>{"a", "b"});
+  CHECK_FALSE(decoded({"b", "a"}));
+  CHECK_FALSE(decoded({"a", "a"}));
+  CHECK_FALSE(decoded({""}));
+  CHECK_FALSE(decoded({std::string(129, 'n')}));
+  std::vector<std::string> many;
+  for (int i = 10'000; i < 10'000 + static_cast<int>(flotilla::Commands::commands_max) + 1; ++i) many.push_back(std::to_string(i));
+  CHECK_FALSE(decoded(many));
+  many.pop_back();
+  CHECK(decoded(many));
+}
+
+TEST_CASE("the name of a command is found without decoding it") {
+  CHECK(command_name(encode_command({1, 2}, 3, "transfer", {})) == "transfer");
+  CHECK(command_name("short").empty());
 }
 
 TEST_CASE("names of 1 to 128 bytes and up to 65,536 arguments are allowed, and no more") {

@@ -430,7 +430,8 @@ TEST_CASE("the rows of the reserved table are those of FORMAT.md") {
   CHECK(rows.at(key("table/d")) == "01");
   CHECK(rows.at(key("node/", "0000000000000102")) ==
         "0300000000000000"
-        "0504000000000000");
+        "0504000000000000"
+        "00000000");
   CHECK(rows.at(key("session/", "0000000000000405")) ==
         "0201000000000000"
         "0300000000000000"
