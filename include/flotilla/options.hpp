@@ -63,6 +63,11 @@ struct Options {
   /// Applied entries that stay in the log for members that lag; one further behind gets a snapshot. More: disk, and
   /// fewer snapshots. The log is cut in whole segments, so it may hold more.
   std::uint64_t trailing_entries = 16'384;
+  /// How large the log may become while it is kept for members that a snapshot is on its way to; past it they are given
+  /// up for the time being.
+  std::uint64_t log_bytes_max = std::uint64_t{8} << 30;
+  /// Disk space that copies for other members, and snapshots from them, leave to the log and the database.
+  std::uint64_t disk_reserve_bytes = 64u << 20;
   /// Newest log entries that stay in memory for members that lag, in bytes. More: memory, and fewer reads of the log.
   std::size_t log_cache_bytes = 64u << 20;
   /// Size of one log segment file.

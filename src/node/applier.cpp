@@ -89,6 +89,8 @@ Result<Applier::Progress> Applier::install_now(state::Directory& directory, cons
                                                bool& half_way) {
   try {
     const auto staged = directory.stage({received.index, received.term});
+    // After a failed sync nothing more is written (HOUSE 4).
+    if (!staged) half_way = staged.error() != Errc::disk_full;
     if (!staged) return fail(staged.error());
     const auto installed = store_.install(*staged, [&] {
       half_way = true;

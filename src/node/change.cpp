@@ -118,7 +118,8 @@ std::string how_far_behind(const raft::Core& core, NodeId id) {
 }
 
 /// A voter that holds nothing yet would cost the cluster its fault tolerance, one that lacks a command could not apply
-/// it; so it is a learner first, and all come and go in one change once the last has caught up. Empty: nothing left to prepare.
+/// it; so it is a learner first, and all come and go in one change once the last has caught up. Empty: nothing left to
+/// prepare.
 struct Preparation {
   std::vector<Member> members;
   std::string waits_for;

@@ -291,6 +291,8 @@ class DbImpl {
     node.batch = {options_.batch_entries_max, options_.batch_bytes_max};
     node.trailing_entries = options_.trailing_entries;
     node.log_cache_bytes = options_.log_cache_bytes;
+    node.log_bytes_max = options_.log_bytes_max;
+    node.disk_reserve_bytes = options_.disk_reserve_bytes;
     node.snapshot_bytes_max = options_.map_size;
     node.log_sink = options_.log_sink;
     node.wall_clock = wall_clock;

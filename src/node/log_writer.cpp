@@ -80,11 +80,19 @@ Result<void> LogWriter::begin_anew(const raft::SnapshotMeta& after) {
   }
 }
 
+Result<void> LogWriter::trim_to(Index first) {
+  try {
+    return log_.trim(first);
+  } catch (const std::exception& thrown) {
+    return fail(Errc::stopped, thrown.what());
+  }
+}
+
 void LogWriter::trim(Index first, std::function<void(Index)> done) {
   executor_.post([this, first, done = std::move(done)]() mutable {
     if (failed_) return;
     const auto before = log_.first_index();
-    if (auto trimmed = log_.trim(first); !trimmed) return end(trimmed.error());
+    if (auto trimmed = trim_to(first); !trimmed) return end(trimmed.error());
     if (log_.first_index() == before) return;
     log_bytes_.store(log_.bytes(), std::memory_order_relaxed);
     loop_.post([done = std::move(done), left = log_.first_index()] { done(left); });

@@ -59,6 +59,7 @@ class LogWriter {
   Result<void> write(const std::vector<Write>& group);
   Result<void> append(std::span<const log::Log::Write> writes);
   Result<void> begin_anew(const raft::SnapshotMeta& after);
+  Result<void> trim_to(Index first);
 
   Executor& loop_;
   Executor& executor_;

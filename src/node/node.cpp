@@ -105,7 +105,10 @@ void Node::start() {
                 }});
     snapshot_sender_ = std::make_unique<SnapshotSender>(
         parts_.loop, parts_.bulk_executor, parts_.transport, parts_.store, parts_.directory,
-        SnapshotSender::Options{.local = hello(), .seed = options_.seed, .log_sink = options_.log_sink},
+        SnapshotSender::Options{.local = hello(),
+                                .seed = options_.seed,
+                                .reserve_bytes = options_.disk_reserve_bytes,
+                                .log_sink = options_.log_sink},
         SnapshotSender::Events{.sent =
                                    [this](NodeId peer, const raft::SnapshotMeta& meta) {
                                      if (stopped_) return;
@@ -122,9 +125,19 @@ void Node::start() {
         std::make_unique<SnapshotReceiver>(parts_.loop, parts_.bulk_executor, parts_.mux, parts_.directory,
                                            SnapshotReceiver::Options{.local = hello(),
                                                                      .bytes_max = options_.snapshot_bytes_max,
+                                                                     .reserve_bytes = options_.disk_reserve_bytes,
                                                                      .sync = options_.sync_state,
                                                                      .log_sink = options_.log_sink},
-                                           [this] { return core_.term(); });
+                                           SnapshotReceiver::Ask{
+                                               .term = [this] { return core_.term(); },
+                                               // A joiner knows nobody yet.
+                                               .may_be_leader =
+                                                   [this](NodeId id) {
+                                                     const raft::Configuration& known = core_.configuration();
+                                                     if (core_.leader_id()) return core_.leader_id() == id;
+                                                     return known.empty() || known.contains(id);
+                                                   },
+                                           });
     admission_ = std::make_unique<Admission>(
         parts_.loop, parts_.mux, Admission::Options{.local = hello(), .limits = limits, .log_sink = options_.log_sink},
         Admission::Events{.join = [this](const Member& member) { return receive_join(member); },
@@ -372,9 +385,10 @@ void Node::read_log(const raft::LogRead& wanted) {
 }
 
 void Node::applied(Applier::Progress progress) {
-  applied_index_ = progress.applied_index;
+  // Entries that a snapshot included may be handed to apply after it.
+  applied_index_ = std::max(applied_index_, progress.applied_index);
   if (stopped_) return;
-  core_.applied(progress.applied_index);
+  core_.applied(applied_index_);
   if (!take_progress(progress)) return;
   schedule();
 }
@@ -430,13 +444,23 @@ void Node::installed(const state::Applied& received, Result<Applier::Progress> i
   take_progress(*installed);
 }
 
+std::optional<SnapshotSender::Peer> Node::receiver_of_snapshot(NodeId id) const {
+  const raft::Progress* progress = core_.progress(id);
+  if (progress == nullptr) return std::nullopt;
+  const Index matched = progress->match_index();
+  return SnapshotSender::Peer{.needs_snapshot = progress->mode() == raft::ProgressMode::snapshot,
+                              .lags = matched + options_.trailing_entries < applied_index_,
+                              .matched = matched};
+}
+
 /// Keeps what a slow follower may still need, and what those need that a snapshot is on its way to.
 void Node::trim_log() {
+  if (snapshot_receiver_) snapshot_receiver_->tick();
   if (snapshot_sender_) {
-    snapshot_sender_->tick([this](NodeId peer) {
-      const raft::Progress* progress = core_.progress(peer);
-      return progress != nullptr && progress->mode() == raft::ProgressMode::snapshot;
-    });
+    snapshot_sender_->tick([this](NodeId id) { return receiver_of_snapshot(id); });
+    if (!snapshot_sender_->idle() && log_writer_.log_bytes() > options_.log_bytes_max) {
+      snapshot_sender_->end_all("the log has reached Options::log_bytes_max while it was kept for it");
+    }
   }
   if (applied_index_.value <= options_.trailing_entries) return;
   Index first{applied_index_.value - options_.trailing_entries};  // the newest applied one stays, for its term

@@ -50,6 +50,8 @@ struct NodeOptions {
   Applier::Limits batch;
   std::uint64_t trailing_entries = 16'384;  ///< applied ones that stay in the log
   std::size_t log_cache_bytes = 64u << 20;
+  std::uint64_t log_bytes_max = std::uint64_t{8} << 30;  ///< past it, the log is not kept for snapshots under way
+  std::uint64_t disk_reserve_bytes = 64u << 20;
   std::uint64_t snapshot_bytes_max = std::uint64_t{256} << 30;
   bool sync_state = true;  ///< see state::StoreOptions
   LogSink log_sink;
@@ -135,6 +137,7 @@ class Node {
   void install_snapshot(const raft::SnapshotOffer& offer);
   void installed(const state::Applied& received, Result<Applier::Progress> installed);
   void trim_log();
+  std::optional<SnapshotSender::Peer> receiver_of_snapshot(NodeId id) const;
   void applied(Applier::Progress progress);
   bool take_progress(const Applier::Progress& progress);
   void role_changed();

@@ -35,10 +35,11 @@ class SnapshotSender {
   struct Options {
     net::Hello local;
     std::uint64_t seed = 1;
+    std::uint64_t reserve_bytes = 0;  ///< of the disk, which a copy leaves to others
     LogSink log_sink;
   };
   struct Events {
-    /// `peer` holds all of it, verified and durable. Its log from there on is kept until drop(), or until `failed`.
+    /// `peer` holds all of it, verified and durable.
     std::function<void(NodeId peer, const raft::SnapshotMeta&)> sent;
     std::function<void(NodeId peer)> failed;
   };
@@ -48,29 +49,40 @@ class SnapshotSender {
   ~SnapshotSender();
 
   void set_local(const net::Hello& local) { options_.local = local; }
-  /// Begins anew if one is under way to that peer. `term`: of this leader. `log_begins`: its oldest entry; an older
-  /// copy would be in vain.
+  /// Begins anew if one is under way to that peer; after failures not at once. `term`: of this leader. `log_begins`: its
+  /// oldest entry; an older copy would be in vain.
   void send(const Member& peer, Term term, Index log_begins);
-  /// Ends what is under way to those for whom `needed` is false, and what makes no progress.
-  void tick(const std::function<bool(NodeId)>& needed);
-  /// The first entry that must stay in the log for the receivers of the snapshots under way (the last that these
-  /// include: its term is needed to go on from there); nullopt: nothing is.
+  /// What the core says of a peer.
+  struct Peer {
+    bool needs_snapshot = false;
+    bool lags = false;  ///< behind what the log would keep without us
+    Index matched;
+  };
+  /// Begins what is due, and ends what is not needed any more or makes no progress. The log is kept for a receiver from
+  /// the snapshot on, and then from where it got to, until it does not lag any more. nullopt: not a peer.
+  void tick(const std::function<std::optional<Peer>(NodeId)>& peer_of);
+  /// The first entry that must stay in the log for them (the last that the snapshot includes: its term is needed to go
+  /// on from there); nullopt: any.
   std::optional<Index> first_needed() const;
+  /// The log has become too large to be kept for them.
+  void end_all(const std::string& why);
   bool idle() const noexcept { return transfers_.empty(); }
 
  private:
   struct Transfer;
   using Copy = std::shared_ptr<const state::SnapshotCopy>;
 
+  void connect(const std::shared_ptr<Transfer>& transfer);
+  void connected(const std::shared_ptr<Transfer>& transfer);
   void make_copy();
   void copied(Result<Copy> copy);
-  void connect(const std::shared_ptr<Transfer>& transfer);
   void begin(Transfer& transfer);
   void receive(const std::shared_ptr<Transfer>& transfer, const net::ReceivedFrame& frame);
   void pump(const std::shared_ptr<Transfer>& transfer);
   void send_chunk(Transfer& transfer, std::uint64_t offset, Result<std::string> bytes);
   void end(NodeId peer, const std::string& why);
   void let_go(std::shared_ptr<Transfer> transfer);
+  void keep(Copy copy);
 
   Loop& loop_;
   Executor& bulk_;
@@ -80,7 +92,9 @@ class SnapshotSender {
   Options options_;
   Events events_;
   std::map<NodeId, std::shared_ptr<Transfer>> transfers_;
-  std::weak_ptr<const state::SnapshotCopy> newest_;
+  Copy newest_;  ///< for a while: the next who asks may do with it
+  Duration newest_used_at_{};
+  std::map<NodeId, unsigned> failures_;  ///< in a row
   std::uint64_t copies_ = 0;
   bool copying_ = false;
   const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);
@@ -92,22 +106,32 @@ class SnapshotReceiver {
   struct Options {
     net::Hello local;
     std::uint64_t bytes_max = 0;
+    std::uint64_t reserve_bytes = 0;  ///< of the disk, which a snapshot leaves to others
     bool sync = true;
     LogSink log_sink;
   };
-  /// `term`: this member's, now.
+  struct Ask {
+    std::function<Term()> term;                 ///< this member's, now
+    std::function<bool(NodeId)> may_be_leader;  ///< as far as this member knows
+  };
   SnapshotReceiver(Loop& loop, Executor& bulk, net::Mux& mux, const state::Directory& directory, Options options,
-                   std::function<Term()> term);
+                   Ask ask);
   ~SnapshotReceiver();
 
   void set_local(const net::Hello& local) { server_.set_local(local); }
   /// What lies complete in the directory, if it includes `index`. Nothing is received until release().
   std::optional<state::Applied> take(Index index);
   void release() { taken_ = false; }
+  /// Removes what nobody has taken for long.
+  void tick();
 
  private:
   using ConnectionId = net::LinkServer::ConnectionId;
   struct Arriving;
+  struct Complete {
+    state::Applied applied;
+    Duration at{};
+  };
   enum class State : std::uint8_t { going_on, complete, refused };
 
   void receive(ConnectionId connection, net::ReceivedFrame frame);
@@ -118,14 +142,17 @@ class SnapshotReceiver {
   void finished(const std::shared_ptr<Arriving>& arriving, Result<state::Applied> applied);
   void answer(ConnectionId connection, State state, std::uint64_t written, std::string_view message);
   void refuse(ConnectionId connection, std::string_view message);
+  void abandon();
+  void remove_files();
 
   Loop& loop_;
   Executor& bulk_;
   const state::Directory& directory_;
   Options options_;
-  std::function<Term()> term_;
+  Ask ask_;
+  std::map<ConnectionId, NodeId> senders_;
   std::shared_ptr<Arriving> arriving_;
-  std::optional<state::Applied> complete_;
+  std::optional<Complete> complete_;
   bool taken_ = false;
   net::LinkServer server_;
   const std::shared_ptr<const bool> alive_ = std::make_shared<const bool>(true);

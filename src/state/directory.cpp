@@ -59,13 +59,24 @@ std::optional<InstallMark> decode_mark(std::string_view bytes) {
   return mark;
 }
 
-/// All state.* but the one kept.
+/// state.N, state.N.tmp, state.copy-N.tmp and the link that was to be; what else is called so may be the user's own.
+bool is_ours(std::string_view name) {
+  constexpr std::string_view end = ".tmp";
+  constexpr std::string_view copy = "state.copy-";
+  if (name == new_link_name || number_of(name)) return true;
+  if (!name.ends_with(end)) return false;
+  name.remove_suffix(end.size());
+  if (name.starts_with(copy)) return number_of(fmt::format("{}{}", prefix, name.substr(copy.size()))).has_value();
+  return number_of(name).has_value();
+}
+
+/// All of ours but the one kept.
 Result<void> sweep(const std::filesystem::path& data_dir, std::string_view kept) {
   std::error_code code;
   std::vector<std::filesystem::path> doomed;
   for (std::filesystem::directory_iterator at(data_dir, code), end; !code && at != end; at.increment(code)) {
     const std::string name = at->path().filename();
-    if (name.starts_with(prefix) && name != kept) doomed.push_back(at->path());
+    if (is_ours(name) && name != kept) doomed.push_back(at->path());
   }
   for (const auto& path : doomed) {
     if (!code) std::filesystem::remove_all(path, code);

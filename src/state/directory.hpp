@@ -4,8 +4,8 @@
 //   data/state.N        data.mdb, lock.mdb; and `installed` if it was received as a snapshot (FORMAT.md)
 //   data/state.N+1.tmp  a snapshot that is being received
 //
-// One rename of the link, then a sync of the directory, is the moment of the change. What else is called state.* is
-// what an interruption left, and is removed at the next start.
+// One rename of the link, then a sync of the directory, is the moment of the change. Other state.N, state.N.tmp and
+// state.copy-N.tmp are what an interruption left, and are removed at the next start.
 #pragma once
 
 #include <cstdint>

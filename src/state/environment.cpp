@@ -82,24 +82,34 @@ Result<lmdb::Env> open_env(const EnvironmentOptions& options) {
 }  // namespace
 
 Result<FileClaim> FileClaim::of(const std::filesystem::path& file) {
+  // A path alone: closing it drops no lock of LMDB's.
+  const int descriptor = ::open(file.c_str(), O_PATH | O_CLOEXEC);
   struct stat info {};
-  if (::stat(file.c_str(), &info) != 0) return fail(system_error("stat", file, errno));
+  if (descriptor < 0 || ::fstat(descriptor, &info) != 0) {
+    const int code = errno;
+    if (descriptor >= 0) ::close(descriptor);
+    return fail(system_error("open", file, code));
+  }
   const FileId id{info.st_dev, info.st_ino};
   const std::lock_guard lock(registry().mutex);
   const auto [at, added] = registry().claims.try_emplace(id, ::getpid());
   if (!added && at->second == ::getpid()) {
+    ::close(descriptor);
     return fail(Errc::in_use, fmt::format("{} is already open in this process", file.string()));
   }
   at->second = ::getpid();
-  return FileClaim(id);
+  return FileClaim(id, descriptor);
 }
 
-FileClaim::FileClaim(FileClaim&& other) noexcept : id_(other.id_), held_(std::exchange(other.held_, false)) {}
+FileClaim::FileClaim(FileClaim&& other) noexcept
+    : id_(other.id_), descriptor_(std::exchange(other.descriptor_, -1)), held_(std::exchange(other.held_, false)) {}
 
 FileClaim::~FileClaim() {
-  if (!held_) return;
-  const std::lock_guard lock(registry().mutex);
-  registry().claims.erase(id_);
+  if (held_) {
+    const std::lock_guard lock(registry().mutex);
+    registry().claims.erase(id_);
+  }
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 Result<std::shared_ptr<Environment>> Environment::open(const EnvironmentOptions& options) {

@@ -55,8 +55,9 @@ class FileClaim {
   void forget() noexcept { held_ = false; }
 
  private:
-  explicit FileClaim(FileId id) : id_(id), held_(true) {}
+  FileClaim(FileId id, int descriptor) : id_(id), descriptor_(descriptor), held_(true) {}
   FileId id_;
+  int descriptor_;  ///< only so that no other file gets the id while it is claimed
   bool held_;
 };
 

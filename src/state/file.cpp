@@ -91,4 +91,15 @@ Result<void> FileHandle::reserve(std::uint64_t bytes) {
   return {};
 }
 
+Result<void> check_room(const std::filesystem::path& directory, std::uint64_t bytes, std::uint64_t reserve_bytes) {
+  std::error_code code;
+  const auto space = std::filesystem::space(directory, code);
+  if (code) return fail(Errc::io_error, fmt::format("ask for the space at {}: {}", directory.string(), code.message()));
+  if (space.available < reserve_bytes || space.available - reserve_bytes < bytes) {
+    return fail(Errc::disk_full, fmt::format("{} has {} bytes left; {} are needed, and {} in reserve",
+                                             directory.string(), space.available, bytes, reserve_bytes));
+  }
+  return {};
+}
+
 }  // namespace flotilla::state

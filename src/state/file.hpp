@@ -35,4 +35,8 @@ class FileHandle {
   std::filesystem::path path_;
 };
 
+/// disk_full unless the file system of `directory` has room for `bytes` more and `reserve_bytes` besides.
+[[nodiscard]] Result<void> check_room(const std::filesystem::path& directory, std::uint64_t bytes,
+                                      std::uint64_t reserve_bytes);
+
 }  // namespace flotilla::state

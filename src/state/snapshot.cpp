@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "state/data_file.hpp"
 #include "state/directory.hpp"
 #include "state/environment.hpp"
 #include "state/lmdb.hpp"
@@ -56,7 +57,18 @@ Result<SnapshotCopy> SnapshotCopy::take(const std::filesystem::path& path) {
 Result<SnapshotWriter> SnapshotWriter::create(const Options& options) {
   std::error_code code;
   std::filesystem::remove_all(options.directory, code);
-  if (!code) std::filesystem::create_directory(options.directory, code);
+  if (code) return fail(lmdb::error_of(code.value(), fmt::format("clear {}", options.directory.string())));
+  auto writer = make(options);
+  if (!writer) std::filesystem::remove_all(options.directory, code);
+  return writer;
+}
+
+Result<SnapshotWriter> SnapshotWriter::make(const Options& options) {
+  std::error_code code;
+  if (auto room = check_room(options.directory.parent_path(), options.bytes, options.reserve_bytes); !room) {
+    return fail(room.error());
+  }
+  std::filesystem::create_directory(options.directory, code);
   if (!code) std::filesystem::permissions(options.directory, std::filesystem::perms::owner_all, code);
   if (code) return fail(lmdb::error_of(code.value(), fmt::format("make {}", options.directory.string())));
   auto file = FileHandle::open(options.directory / "data.mdb", O_RDWR | O_CREAT | O_EXCL);
@@ -80,6 +92,7 @@ Result<Applied> SnapshotWriter::finish() {
     if (auto synced = file_.sync(); !synced) return fail(synced.error());
     if (auto synced = sync_directory(options_.directory); !synced) return fail(synced.error());
   }
+  if (auto sound = check_data_file(file_); !sound) return fail(sound.error());
   auto applied = read_applied(options_.directory / "data.mdb");
   if (!applied) return fail(applied.error());
   if (!applied->index || !applied->term || applied->configuration_index > applied->index ||

@@ -69,8 +69,9 @@ class SnapshotWriter {
     std::uint64_t bytes = 0;
     SnapshotHash hash;
     bool sync = true;
+    std::uint64_t reserve_bytes = 0;  ///< of the disk, which are left to others
   };
-  /// disk_full if there is no room for all of it.
+  /// disk_full if there is no room for all of it. An error leaves no file.
   static Result<SnapshotWriter> create(const Options& options);
   /// The next bytes of the file.
   [[nodiscard]] Result<void> write(std::string_view bytes);
@@ -79,6 +80,7 @@ class SnapshotWriter {
   [[nodiscard]] Result<Applied> finish();
 
  private:
+  static Result<SnapshotWriter> make(const Options& options);
   SnapshotWriter(Options options, FileHandle file) : options_(std::move(options)), file_(std::move(file)) {}
   Options options_;
   FileHandle file_;

@@ -220,10 +220,11 @@ Result<Store::Impl::Loaded> Store::Impl::load(const std::filesystem::path& direc
 }
 
 void Store::Impl::use(Loaded loaded) {
+  std::shared_ptr<Environment> before = std::move(loaded.env);  // goes without the lock: that may take a while
   {
     const std::lock_guard lock(env_mutex_);
     if (env_) past_.push_back(env_);
-    env_ = std::move(loaded.env);
+    env_.swap(before);
   }
   applied_ = std::move(loaded.applied);
   sessions_ = std::move(loaded.sessions);
@@ -539,10 +540,16 @@ Index Store::applied_index() const {
   return impl_->applied_index();
 }
 
-Result<SnapshotCopy> Store::copy(const std::filesystem::path& path) {
+Result<SnapshotCopy> Store::copy(const std::filesystem::path& path, std::uint64_t reserve_bytes) {
   const auto env = impl_->env();
   if (env->forked()) return fail(Error(Errc::forked));
   const auto copied = [&]() -> Result<void> {
+    MDB_envinfo info{};
+    MDB_stat stat{};
+    mdb_env_info(env->handle(), &info);
+    mdb_env_stat(env->handle(), &stat);
+    const std::uint64_t at_most = (std::uint64_t{info.me_last_pgno} + 1) * stat.ms_psize;
+    if (auto room = check_room(path.parent_path(), at_most, reserve_bytes); !room) return room;
     auto file = FileHandle::open(path, O_WRONLY | O_CREAT | O_EXCL);
     if (!file) return fail(file.error());
     const int code = mdb_env_copyfd2(env->handle(), file->descriptor(), MDB_CP_COMPACT);

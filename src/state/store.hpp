@@ -54,8 +54,9 @@ class Store {
   [[nodiscard]] Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
 
   /// A compacted copy of the newest committed transaction, in a new file at `path`. Takes as long as writing and
-  /// reading that much; the pages of that transaction are not used again meanwhile. An error leaves no file.
-  [[nodiscard]] Result<SnapshotCopy> copy(const std::filesystem::path& path);
+  /// reading that much; the pages of that transaction are not used again meanwhile. disk_full unless there is room for
+  /// it and `reserve_bytes` more. An error leaves no file.
+  [[nodiscard]] Result<SnapshotCopy> copy(const std::filesystem::path& path, std::uint64_t reserve_bytes = 0);
 
   /// Puts the database in `directory` in this one's place; it must include more of the log than this one. It is opened
   /// first; then `publish` makes the change durable. An error of `publish` is a local fault like one of apply(); after

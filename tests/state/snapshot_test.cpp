@@ -184,6 +184,72 @@ TEST_CASE("something that is no database of ours is refused") {
   CHECK_FALSE(writer->finish());
 }
 
+TEST_CASE("numbers in a file from elsewhere that lead out of it are refused before LMDB follows them") {
+  Source source;
+  source.fill(300);
+  const SnapshotCopy copy = source.copy();
+  const std::string good = copy.read(0, copy.bytes()).value();
+  constexpr std::size_t page = 4096;
+  const auto receive = [&](const std::string& bytes) {
+    flotilla::state::SnapshotHasher hasher;
+    hasher.add(bytes);
+    Target target;
+    auto writer = SnapshotWriter::create({target.directory().incoming(), bytes.size(), hasher.hash(), false}).value();
+    REQUIRE(writer.write(bytes));
+    return writer.finish();
+  };
+  CHECK(receive(good));
+  for (const std::size_t meta : {std::size_t{0}, page}) {
+    CAPTURE(meta);
+    const auto with = [&](std::size_t offset, std::initializer_list<int> values) {
+      std::string bytes = good;
+      for (const int value : values) bytes[meta + offset++] = static_cast<char>(value);
+      return bytes;
+    };
+    CHECK(receive(with(10, {0, 0})).error() == Errc::damaged);                 // flags
+    CHECK(receive(with(16, {0})).error() == Errc::damaged);                    // magic
+    CHECK(receive(with(20, {2})).error() == Errc::damaged);                    // version
+    CHECK(receive(with(40, {0, 0, 0, 0})).error() == Errc::damaged);           // page size
+    CHECK(receive(with(40, {1, 16, 0, 0})).error() == Errc::damaged);          // page size
+    CHECK(receive(with(40, {0, 32, 0, 0})).error() == Errc::damaged);          // page size
+    CHECK(receive(with(46, {33})).error() == Errc::damaged);                   // depth
+    CHECK(receive(with(80, {255, 255, 255, 0, 0, 0, 0, 0})).error() == Errc::damaged);        // root of the free pages
+    CHECK(receive(with(88 + 40, {255, 255, 0, 0})).error() == Errc::damaged);  // root of the tables
+    CHECK(receive(with(88 + 40, {1, 0})).error() == Errc::damaged);
+    CHECK(receive(with(136, {255, 255, 255})).error() == Errc::damaged);  // last page
+    CHECK(receive(with(136, {0, 0, 0})).error() == Errc::damaged);
+  }
+  CHECK(receive(good.substr(0, good.size() - page)).error() == Errc::damaged);
+  CHECK(receive(good.substr(0, good.size() - 1)).error() == Errc::damaged);
+  CHECK(receive(good.substr(0, page)).error() == Errc::damaged);
+  CHECK(receive(good.substr(0, 100)).error() == Errc::damaged);
+}
+
+TEST_CASE("a disk that is nearly full gets neither a copy nor a snapshot, and keeps no part of one") {
+  constexpr std::uint64_t all = std::uint64_t{1} << 60;
+  Source source;
+  TempDir place;
+  CHECK(source.store().copy(place.path() / "copy", all).error() == Errc::disk_full);
+  CHECK(std::filesystem::is_empty(place.path()));
+  Target target;
+  CHECK(SnapshotWriter::create({target.directory().incoming(), 1, {}, true, all}).error() == Errc::disk_full);
+  CHECK(SnapshotWriter::create({target.directory().incoming(), all, {}, true}).error() == Errc::disk_full);
+  CHECK_FALSE(std::filesystem::exists(target.directory().incoming()));
+}
+
+TEST_CASE("what the user set aside beside the database is not ours to remove") {
+  Target target;
+  for (const char* name : {"state.bak", "state.1.old", "state.copy-x.tmp", "state.0", "state.tmp", "states"}) {
+    std::ofstream(target.path() / name) << "kept";
+  }
+  for (const char* name : {"state.7", "state.8.tmp", "state.copy-3.tmp", "state.link.tmp"}) {
+    std::ofstream(target.path() / name) << "ours";
+  }
+  target.reopen();
+  CHECK(target.names() ==
+        Names{"state", "state.1", "state.bak", "state.1.old", "state.copy-x.tmp", "state.0", "state.tmp", "states"});
+}
+
 TEST_CASE("a file system that cannot hold all of it says so before the first byte") {
   Target target;
   struct rlimit before {};
@@ -197,6 +263,7 @@ TEST_CASE("a file system that cannot hold all of it says so before the first byt
   static_cast<void>(std::signal(SIGXFSZ, handler));
   REQUIRE_FALSE(writer);
   CHECK(writer.error() == Errc::io_error);  // EFBIG
+  CHECK_FALSE(std::filesystem::exists(target.directory().incoming()));
 }
 
 TEST_CASE("a copy that cannot be made leaves no file") {

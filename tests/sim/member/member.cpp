@@ -97,6 +97,7 @@ Result<void> SimMember::start() {
   node.trailing_entries = options_.trailing_entries;
   node.log_cache_bytes = options_.log_cache_bytes;
   node.sync_state = false;
+  node.disk_reserve_bytes = 0;
   node.log_sink = options.log_sink;
   node.wall_clock = [this] { return static_cast<std::uint64_t>(scheduler_.now().count() / 1000); };
   node.keep_cluster_id = [this, identity = running->started->identity, options](const ClusterId& id) mutable {

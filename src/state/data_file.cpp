@@ -1,0 +1,79 @@
+#include "state/data_file.hpp"
+
+#include <string>
+
+#include <fmt/format.h>
+
+#include "base/codec.hpp"
+
+namespace flotilla::state {
+namespace {
+
+// Offsets in a meta page: the page's header, then LMDB's MDB_meta on a 64-bit machine. The first of its two records of
+// tables (free pages, then named tables) carries the page size where others have padding.
+constexpr std::size_t flags_at = 10;
+constexpr std::size_t meta_at = 16;
+constexpr std::size_t magic_at = meta_at;
+constexpr std::size_t version_at = meta_at + 4;
+constexpr std::size_t tables_at = meta_at + 24;
+constexpr std::size_t table_bytes = 48;
+constexpr std::size_t depth_in_table = 6;
+constexpr std::size_t root_in_table = 40;
+constexpr std::size_t last_page_at = tables_at + 2 * table_bytes;
+constexpr std::size_t meta_page_bytes = last_page_at + 16;
+
+constexpr std::uint16_t meta_flag = 0x08;
+constexpr std::uint32_t magic = 0xbeefc0de;
+constexpr std::uint32_t data_version = 1;
+constexpr std::uint32_t page_bytes_min = 512;
+constexpr std::uint32_t page_bytes_max = 65'536;
+constexpr std::uint64_t no_page = ~std::uint64_t{0};
+constexpr std::uint16_t depth_max = 32;  // LMDB's cursors have no room for more
+
+template <class T>
+T at(std::string_view page, std::size_t offset) {
+  return get_fixed<T>(page.data() + offset);
+}
+
+const char* wrong_in_meta(std::string_view page, std::uint32_t page_bytes, std::uint64_t pages) {
+  if ((at<std::uint16_t>(page, flags_at) & meta_flag) == 0) return "a meta page is none";
+  if (at<std::uint32_t>(page, magic_at) != magic) return "a meta page has another magic";
+  if (at<std::uint32_t>(page, version_at) != data_version) return "a meta page has another version";
+  if (at<std::uint32_t>(page, tables_at) != page_bytes) return "the meta pages disagree on the page size";
+  const auto last_page = at<std::uint64_t>(page, last_page_at);
+  if (last_page < 1 || last_page >= pages) return "the file ends before its last page";
+  for (std::size_t table = 0; table < 2; ++table) {
+    const std::size_t record = tables_at + table * table_bytes;
+    const auto root = at<std::uint64_t>(page, record + root_in_table);
+    if (root != no_page && (root < 2 || root > last_page)) return "a root is outside of the file";
+    if (at<std::uint16_t>(page, record + depth_in_table) > depth_max) return "a tree is too deep";
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Result<void> check_data_file(const FileHandle& file) {
+  const auto damaged = [](std::string_view what) {
+    return fail(Errc::damaged, fmt::format("this is no database: {}", what));
+  };
+  const auto bytes = file.size();
+  if (!bytes) return fail(bytes.error());
+  const auto first = file.read_at(0, meta_page_bytes);
+  if (!first) return fail(first.error());
+  if (first->size() < meta_page_bytes) return damaged("it is too short");
+  const auto page_bytes = at<std::uint32_t>(*first, tables_at);
+  const bool power_of_two = (page_bytes & (page_bytes - 1)) == 0;
+  if (page_bytes < page_bytes_min || page_bytes > page_bytes_max || !power_of_two) return damaged("its page size");
+  if (*bytes % page_bytes != 0) return damaged("it ends within a page");
+  const auto second = file.read_at(page_bytes, meta_page_bytes);
+  if (!second) return fail(second.error());
+  if (second->size() < meta_page_bytes) return damaged("it is too short");
+  const std::uint64_t pages = *bytes / page_bytes;
+  for (const std::string* page : {&*first, &*second}) {
+    if (const char* wrong = wrong_in_meta(*page, page_bytes, pages)) return damaged(wrong);
+  }
+  return {};
+}
+
+}  // namespace flotilla::state
