@@ -150,9 +150,11 @@ void Oracle::look(const raft::Core& core) {
   if (vote != votes_.end() && core.facts().voted_for != vote->second) {
     broken(fmt::format("{} does not know its vote in term {} any more", name_of(id), newest.value));
   }
-  if (view.configuration_index != core.configuration_index() || view.configuration.empty()) {
+  // What an event committed was decided under the configuration before it or the one after it.
+  view.configurations.erase(view.configurations.begin(), view.configurations.end() - (view.looks > 0 ? 1 : 0));
+  if (view.looks == 0 || view.configuration_index != core.configuration_index()) {
     configurations_.insert(core.configuration_index());
-    view.configuration_before = std::exchange(view.configuration, core.configuration());
+    view.configurations.push_back(core.configuration());
     view.configuration_index = core.configuration_index();
   }
   if (core.last_index() < view.last_index || core.stable_index() < view.stable_index) ++truncations_;
@@ -209,8 +211,8 @@ void Oracle::check_commit(const raft::Core& core, const View& view) {
     if (!own) {
       broken(fmt::format("{} committed {} of term {} in term {}", name_of(core.id()), reached.value,
                          term.value_or(Term{}).value, core.term().value));
-    } else if (!on_majority(reached, *term, view.configuration) &&
-               !on_majority(reached, *term, view.configuration_before)) {
+    } else if (std::none_of(view.configurations.begin(), view.configurations.end(),
+                            [&](const auto& one) { return on_majority(reached, *term, one); })) {
       broken(fmt::format("{} committed {} in term {}, which no majority has on disk", name_of(core.id()), reached.value,
                          core.term().value));
     }

@@ -64,8 +64,7 @@ class Oracle {
     Index last_index;
     Index stable_index;
     Index configuration_index;
-    raft::Configuration configuration;
-    raft::Configuration configuration_before;  ///< the one before that
+    std::vector<raft::Configuration> configurations;  ///< in force before and after the event
     std::uint64_t looks = 0;
   };
   struct Committed {
