@@ -37,7 +37,9 @@ World::World(Plan plan, const std::filesystem::path& directory, bool verbose)
   if (has(Family::slow_network)) {
     network_.weather.latency_max = between(1ms, 80ms);
     network_.weather.chunk_max = scheduler_.chance(0.3) ? 7 : 1024;
-    network_.weather.reset_chance = scheduler_.chance(0.5) ? 0.0005 : 0;
+    // Per chunk; a snapshot must have a chance to get through.
+    const double resets = network_.weather.chunk_max == 7 ? 0.00002 : 0.0005;
+    network_.weather.reset_chance = scheduler_.chance(0.5) ? resets : 0;
     fired(Family::slow_network);
   }
   if (has(Family::slow_disk)) fired(Family::slow_disk);
