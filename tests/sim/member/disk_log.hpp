@@ -22,15 +22,24 @@ struct DiskLog {
   raft::HardState hard_state;
   Index commit_index;
   Index first_index{1};
+  Term base_term;              ///< of the entry before, if there is no other
   std::vector<Stamp> entries;  ///< from first_index on
 
   Index last_index() const { return Index{first_index.value + entries.size() - 1}; }
-  Term last_term() const { return entries.empty() ? Term{} : entries.back().term; }
+  Term last_term() const { return entries.empty() ? base_term : entries.back().term; }
   std::optional<Term> term_at(Index index) const;
 };
 
 /// After a power loss now, if nothing unsynced survived; the disk itself is left alone. A disk without a log: an empty
 /// one.
 Result<DiskLog> read_disk_log(const log::MemoryFileSystem& files, const std::string& directory);
+
+/// Where the blocks of the log lie that others follow: no crash can be the reason if one of them is damaged.
+struct Place {
+  std::string path;
+  std::size_t offset = 0;
+  std::size_t bytes = 0;
+};
+std::vector<Place> settled_blocks(log::MemoryFileSystem& files, const std::string& directory);
 
 }  // namespace flotilla::sim

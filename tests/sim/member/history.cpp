@@ -6,26 +6,22 @@
 
 namespace flotilla::sim {
 
-std::uint64_t History::invoke(std::string key, bool fails, Duration now) {
+std::uint64_t History::ask(Session session, std::string key, bool fails) {
   const std::uint64_t id = operations_.size() + 1;
-  operations_.emplace(id, Operation{id, std::move(key), fails, now, {}, {}});
+  operations_.emplace(id, Operation{session, std::move(key), fails, {}});
+  events_.push_back({What::asked, id});
   return id;
 }
 
-Index History::end(std::uint64_t id, Result<Bytes> result, Duration now) {
+void History::answer(std::uint64_t id, Result<Bytes> result) {
   Operation& operation = operations_.at(id);
-  if (operation.ended) broken(fmt::format("operation {} ended twice", id));
-  operation.ended = now;
+  if (operation.result) broken(fmt::format("operation {} ended twice", id));
   operation.result = std::move(result);
-  const bool told = *operation.result || (operation.fails && operation.result->error() == Errc::command_failed);
-  if (!told) return {};
-  const auto at = index_of_.find(id);
-  if (at == index_of_.end()) {
-    broken(fmt::format("operation {} was acknowledged and never ran", id));
-    return {};
-  }
-  acknowledged_ = std::max(acknowledged_, at->second);
-  return at->second;
+  events_.push_back({What::answered, id});
+  if (!operation.told()) return;
+  const std::optional<Index> index = index_of(id);
+  if (!index) return broken(fmt::format("operation {} was acknowledged and never ran", id));
+  acknowledged_ = std::max(acknowledged_, *index);
 }
 
 void History::ran(std::uint64_t id, Index index) {
@@ -37,66 +33,107 @@ void History::ran(std::uint64_t id, Index index) {
   if (!once && where->second != index) {
     broken(fmt::format("operation {} ran at index {} and again at {}", id, where->second.value, index.value));
   }
+  if (!operations_.contains(id)) broken(fmt::format("operation {} ran, and nobody asked for it", id));
+  if (once) events_.push_back({What::ran, id});
+}
+
+std::uint64_t History::ask_read(Session session, std::string key, ReadKind kind) {
+  const std::uint64_t id = reads_.size() + 1;
+  reads_.emplace(id, Read{session, std::move(key), kind, {}, 0, {}});
+  events_.push_back({What::read_asked, id});
+  return id;
+}
+
+void History::saw(std::uint64_t id, std::size_t length, Index index) {
+  Read& read = reads_.at(id);
+  read.length = length;
+  read.index = index;
+  events_.push_back({What::read_saw, id});
 }
 
 void History::check() {
-  // The sequential model: every list's length after each of its operations.
-  std::map<std::string, std::vector<Index>> lists;
+  if (broken_) return;
+  check_results();
+  check_refused();
+  check_order();
+}
+
+std::optional<Index> History::index_of(std::uint64_t id) const {
+  const auto at = index_of_.find(id);
+  return at == index_of_.end() ? std::nullopt : std::optional(at->second);
+}
+
+/// Every list's length after each of its operations, by a model that runs them in the order of the witness.
+void History::check_results() {
   for (const auto& [index, id] : at_) {
     const Operation& operation = operations_.at(id);
-    if (!operation.fails) lists[operation.key].push_back(index);
+    std::vector<Index>& list = lists_[operation.key];
+    if (!operation.fails) list.push_back(index);
     if (!operation.result || !*operation.result) continue;
-    const std::size_t length = lists[operation.key].size();
-    if (**operation.result != std::to_string(length)) {
+    if (operation.fails) {
+      broken(fmt::format("operation {} fails, and its caller was told {}", id, **operation.result));
+    } else if (**operation.result != std::to_string(list.size())) {
       broken(fmt::format("operation {} at index {} answered {}, the model {}", id, index.value, **operation.result,
-                         length));
+                         list.size()));
     }
   }
-  // Refused means: never took effect.
+}
+
+/// Refused means: never took effect.
+void History::check_refused() {
   for (const auto& [id, operation] : operations_) {
-    if (!operation.result || *operation.result) continue;
-    const Error& error = operation.result->error();
-    const bool open = error == Errc::outcome_unknown || (operation.fails && error == Errc::command_failed);
-    if (!open && index_of_.contains(id)) {
-      broken(fmt::format("operation {} was refused ({}) and took effect", id, error.message()));
-    }
+    if (operation.open() || operation.told() || !index_of(id)) continue;
+    broken(fmt::format("operation {} was refused ({}) and took effect", id, operation.result->error().message()));
   }
-  // Real time: what was answered before another was asked is before it in the log.
-  struct Event {
-    Duration when;
-    bool invoked;
-    std::uint64_t id;
+}
+
+/// What began after something was known comes after it.
+void History::check_order() {
+  Past past;
+  const auto learn = [&past](Session session, Index index) {
+    past.known = std::max(past.known, index);
+    past.known_to[session] = std::max(past.known_to[session], index);
   };
-  std::vector<Event> events;
-  for (const auto& [id, operation] : operations_) {
-    if (!index_of_.contains(id) || !operation.result) continue;
-    events.push_back({operation.invoked, true, id});
-    if (*operation.result) events.push_back({*operation.ended, false, id});
-  }
-  std::sort(events.begin(), events.end(), [](const Event& left, const Event& right) {
-    return left.when != right.when ? left.when < right.when : left.invoked > right.invoked;
-  });
-  Index before;
-  for (const Event& event : events) {
-    const Index index = index_of_.at(event.id);
-    if (!event.invoked) {
-      before = std::max(before, index);
-    } else if (index < before) {
-      broken(fmt::format("operation {} was asked after index {} was answered, and ran at {}", event.id, before.value,
-                         index.value));
+  for (const Event& event : events_) {
+    const std::optional<Index> index = index_of(event.id);
+    switch (event.what) {
+      case What::asked:
+        if (!index || *index > past.known) break;
+        broken(fmt::format("operation {} was asked when index {} was known, and ran at {}", event.id, past.known.value,
+                           index->value));
+        break;
+      case What::answered:
+        if (const Operation& operation = operations_.at(event.id); operation.told()) learn(operation.session, *index);
+        break;
+      case What::ran: past.newest_run = std::max(past.newest_run, *index); break;
+      case What::read_asked: {
+        Read& read = reads_.at(event.id);
+        read.floor = read.kind == ReadKind::linearizable ? past.known : past.known_to[read.session];
+        break;
+      }
+      case What::read_saw: {
+        const Read& read = reads_.at(event.id);
+        check_read(read, event.id, past.newest_run);
+        learn(read.session, read.index);
+        break;
+      }
     }
   }
-  for (const ReadSeen& read : reads_) {
-    if (read.index < read.at_least) {
-      broken(
-          fmt::format("a read at index {} misses what was acknowledged at {}", read.index.value, read.at_least.value));
-    }
-    const auto& list = lists[read.key];
-    const auto length = static_cast<std::size_t>(std::upper_bound(list.begin(), list.end(), read.index) - list.begin());
-    if (length != read.length) {
-      broken(fmt::format("a read of '{}' at index {} saw {} values, the model {}", read.key, read.index.value,
-                         read.length, length));
-    }
+}
+
+void History::check_read(const Read& read, std::uint64_t id, Index newest_run) {
+  if (read.index < read.floor) {
+    broken(fmt::format("read {} at index {} misses what was known at {}", id, read.index.value, read.floor.value));
+  }
+  const std::vector<Index>& list = lists_[read.key];
+  const auto length_at = [&list](Index index) {
+    return static_cast<std::size_t>(std::upper_bound(list.begin(), list.end(), index) - list.begin());
+  };
+  if (length_at(read.index) != read.length) {
+    broken(fmt::format("read {} of '{}' at index {} saw {} values, the model {}", id, read.key, read.index.value,
+                       read.length, length_at(read.index)));
+  } else if (length_at(std::min(read.index, newest_run)) != read.length) {
+    broken(fmt::format("read {} of '{}' at index {} saw what had not run anywhere", id, read.key, read.index.value));
   }
 }
 

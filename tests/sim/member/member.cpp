@@ -20,18 +20,25 @@ std::size_t length_of(std::optional<std::string_view> value) {
 SimMember::SimMember(test::SimScheduler& scheduler, test::SimNetwork& network, History& history, Oracle& oracle,
                      MemberOptions options)
     : scheduler_(scheduler), network_(network), history_(history), oracle_(oracle), options_(std::move(options)) {
+  make_directories();
+}
+
+void SimMember::make_directories() {
+  files_ = std::make_unique<log::MemoryFileSystem>();
+  faulty_ = std::make_unique<log::FaultyFileSystem>(*files_);
   std::filesystem::create_directories(options_.directory);
   std::filesystem::path above;
   for (const auto& part : options_.directory) {
     const std::filesystem::path path = above / part;
-    const bool made = files_.make_directory(path.string()) && (above.empty() || files_.sync_directory(above.string()));
+    const bool made =
+        files_->make_directory(path.string()) && (above.empty() || files_->sync_directory(above.string()));
     if (!made && !above.empty()) history_.broken("the simulated disk refuses " + path.string());
     above = path;
   }
 }
 
 SimMember::~SimMember() {
-  if (running()) crash([] { return true; });
+  if (running()) kill();
   std::error_code code;
   std::filesystem::remove_all(options_.directory, code);
 }
@@ -41,7 +48,7 @@ Options SimMember::database_options() const {
   options.data_dir = options_.directory;
   options.listen = address();
   options.found = options_.found;
-  if (!options_.join.empty()) options.join = {options_.join};
+  options.join = options_.join;
   options.map_size = 4u << 20;
   options.segment_bytes = 8u << 10;
   options.log_sink = [this](LogLevel, std::string_view line) {
@@ -70,7 +77,7 @@ Result<void> SimMember::start() {
   const Options options = database_options();
   auto running = std::make_unique<Running>(scheduler_, network_, options_.host, scheduler_.random() | 1);
   auto started =
-      node::start({.files = files_, .random = scheduler_.random(), .prepare_ahead = false, .sync_state = false},
+      node::start({.files = *faulty_, .random = scheduler_.random(), .prepare_ahead = false, .sync_state = false},
                   options, commands());
   if (!started) return fail(started.error());
   running->started.emplace(std::move(*started));
@@ -95,7 +102,7 @@ Result<void> SimMember::start() {
   node.wall_clock = [this] { return static_cast<std::uint64_t>(scheduler_.now().count() / 1000); };
   node.keep_cluster_id = [this, identity = running->started->identity, options](const ClusterId& id) mutable {
     identity.cluster_id = id;
-    return log::write_identity(files_, node::identity_path(options), identity);
+    return log::write_identity(*faulty_, node::identity_path(options), identity);
   };
   running->node = std::make_unique<node::Node>(
       node::Node::Parts{running->threads->loop, running->threads->log_loop, running->threads->apply_loop,
@@ -105,45 +112,60 @@ Result<void> SimMember::start() {
   running_ = std::move(running);
   id_ = running_->started->identity.node_id;
   oracle_.add(id_, *this);
-  own_acknowledged_ = {};
   ++starts_;
   running_->threads->loop.post([node = running_->node.get()] { node->start(); });
   return {};
 }
 
-void SimMember::crash(const std::function<bool()>& survives) {
-  // The threads stop where they are; nothing of what they were about to do happens.
+void SimMember::stop_threads() {
+  // They stop where they are; nothing of what they were about to do happens.
   running_->threads->loop.stop();
   running_->threads->log_loop.stop();
   running_->threads->apply_loop.stop();
   running_->threads->bulk_loop.stop();
-  end(survives);
+}
+
+void SimMember::lose_power(const Survives& survives) {
+  if (running()) stop_threads();
+  files_->crash(survives);
+  end();
+}
+
+void SimMember::kill() {
+  if (running()) stop_threads();
+  end();
 }
 
 void SimMember::close() {
   running_->node->stop(Error(Errc::shutting_down, "closed"));
-  running_->threads->loop.stop();
-  running_->threads->log_loop.stop();
-  running_->threads->apply_loop.stop();
-  running_->threads->bulk_loop.stop();
+  stop_threads();
   running_->node->loop_ended();
-  end([] { return true; });
+  end();
 }
 
 /// What the log says is durable must be there when it is opened again, whatever else survives.
-void SimMember::end(const std::function<bool()>& survives) {
-  network_.kill(options_.host);
-  log::Log& log = *running_->started->log;
+void SimMember::end() {
   std::vector<Term> claimed;
-  const Index first = log.first_index();
-  for (Index index = first; index <= log.last_index(); ++index) {
-    const auto term = log.term_at(index);
-    if (!term) break;  // it failed: then it claims nothing any more
-    claimed.push_back(*term);
+  Index first{1};
+  if (running()) {
+    ahead_ = ahead();
+    network_.kill(options_.host);
+    log::Log& log = *running_->started->log;
+    first = log.first_index();
+    for (Index index = first; index <= log.last_index(); ++index) {
+      const auto term = log.term_at(index);
+      if (!term) break;  // it failed: then it claims nothing any more
+      claimed.push_back(*term);
+    }
+    snapshots_installed_ += status().snapshots_installed;
+    ended_.push_back(std::move(running_->threads));
+    running_.reset();
+  } else {
+    for (const DiskLog::Stamp& stamp : disk_.entries) claimed.push_back(stamp.term);
+    first = disk_.first_index;
   }
-  ended_.push_back(std::move(running_->threads));
-  running_.reset();
-  files_.crash(survives);
+  mend_files();
+  if (!id_) return;  // its first start failed: it is nobody yet
   auto disk = read();
   if (!disk) return history_.broken(fmt::format("{} is unreadable after its end: {}", host(), disk.error().message()));
   disk_ = std::move(*disk);
@@ -154,22 +176,102 @@ void SimMember::end(const std::function<bool()>& survives) {
     break;
   }
   oracle_.ended(id_, disk_);
+  if (!ahead_ || disk_.last_index() >= ahead_->index) return;
+  disk_.entries.clear();
+  disk_.first_index = ahead_->index.next();
+  disk_.base_term = ahead_->term;
+}
+
+// ---- damage ----
+
+void SimMember::take_image() {
+  if (ahead()) return;
+  image_ = files_->clone();
+  image_->crash([] { return false; });
+  image_configuration_index_ = core().configuration_index();
+  const std::filesystem::path copy = options_.directory.string() + "-image";
+  constexpr auto as_they_are = std::filesystem::copy_options::recursive | std::filesystem::copy_options::copy_symlinks;
+  std::filesystem::remove_all(copy);
+  std::filesystem::copy(options_.directory, copy, as_they_are);
+}
+
+void SimMember::set_back() {
+  files_ = std::move(image_);
+  faulty_ = std::make_unique<log::FaultyFileSystem>(*files_);
+  std::filesystem::remove_all(options_.directory);
+  std::filesystem::rename(options_.directory.string() + "-image", options_.directory);
+  auto disk = read();
+  if (!disk) return history_.broken(fmt::format("an image of {}: {}", host(), disk.error().message()));
+  disk_ = std::move(*disk);
+  oracle_.set_back(id_, disk_);
+}
+
+void SimMember::rot() {
+  const std::vector<Place> blocks = settled_blocks(*files_, log_directory());
+  const std::string identity = options_.directory / "node";
+  Place place{identity, 0, files_->contents(identity).size()};
+  if (!blocks.empty() && !scheduler_.chance(0.1)) place = blocks[scheduler_.below(blocks.size())];
+  std::string bytes = files_->contents(place.path);
+  if (bytes.empty()) return history_.broken(fmt::format("{} is empty", place.path));
+  const std::size_t at = place.offset + scheduler_.below(place.bytes);
+  bytes[at] = static_cast<char>(bytes[at] ^ (1 << scheduler_.below(8)));
+  files_->set_contents(place.path, bytes);
+}
+
+void SimMember::wipe(std::vector<Address> join) {
+  class Ghost final : public Disk {
+   public:
+    explicit Ghost(DiskLog disk) : disk_(std::move(disk)) {}
+    std::optional<Term> durable_term(Index index) const override { return disk_.term_at(index); }
+    std::pair<Term, Index> durable_end() const override { return {disk_.last_term(), disk_.last_index()}; }
+    Index durable_begin() const override { return disk_.first_index; }
+    Result<DiskLog> read() const override { return disk_; }
+
+   private:
+    const DiskLog disk_;
+  };
+  ghosts_.push_back(std::make_unique<Ghost>(std::exchange(disk_, {})));
+  oracle_.add(std::exchange(id_, {}), *ghosts_.back());
+  options_.found = false;
+  options_.join = std::move(join);
+  std::filesystem::remove_all(options_.directory);
+  make_directories();
 }
 
 Result<DiskLog> SimMember::read() const {
-  return read_disk_log(files_, log_directory());
+  return read_disk_log(*files_, log_directory());
+}
+
+/// A snapshot is in force, and the log does not begin anew after it yet: a start would see to that first.
+std::optional<state::InstallMark> SimMember::ahead() const {
+  if (running_->started->store->applied_index() <= running_->started->log->last_index()) return std::nullopt;
+  const auto mark = running_->started->directory->mark();
+  return mark ? *mark : std::nullopt;
 }
 
 std::optional<Term> SimMember::durable_term(Index index) const {
   if (!running()) return disk_.term_at(index);
-  const auto term = running_->started->log->term_at(index);
-  return term ? std::optional(*term) : std::nullopt;
+  log::Log& log = *running_->started->log;
+  if (const auto term = log.term_at(index)) return *term;
+  if (index > log.last_index()) return std::nullopt;
+  const auto disk = read();  // it failed, but what is durable stays so
+  return disk ? disk->term_at(index) : std::nullopt;
 }
 
 std::pair<Term, Index> SimMember::durable_end() const {
   if (!running()) return {disk_.last_term(), disk_.last_index()};
-  const Index last = running_->started->log->last_index();
-  return {durable_term(last).value_or(Term{}), last};
+  if (const auto mark = ahead()) return {mark->term, mark->index};
+  const log::Log& log = *running_->started->log;
+  const Index last = log.last_index();
+  // A log that was begun anew knows the term before it, and does not say.
+  const auto term = last < log.first_index() ? core().term_at(last) : durable_term(last);
+  return {term.value_or(Term{}), last};
+}
+
+Index SimMember::durable_begin() const {
+  if (!running()) return disk_.first_index;
+  if (const auto mark = ahead()) return mark->index.next();
+  return running_->started->log->first_index();
 }
 
 void SimMember::pause(Duration until) {
@@ -187,13 +289,11 @@ void SimMember::pause_apply(Duration until) {
 }
 
 void SimMember::append(const std::string& key, bool fails, Duration timeout) {
-  const std::uint64_t id = history_.invoke(key, fails, scheduler_.now());
+  const std::uint64_t id = history_.ask(session(), key, fails);
   const std::string number = std::to_string(id);
   const std::string_view args[] = {key, number};
   const std::string_view name = fails ? "append_and_fail" : "append";
-  node::Done done(Completion([this, id](Result<Bytes> result) {
-    own_acknowledged_ = std::max(own_acknowledged_, history_.end(id, std::move(result), scheduler_.now()));
-  }));
+  node::Done done(Completion([this, id](Result<Bytes> result) { history_.answer(id, std::move(result)); }));
   const auto ticket = running_->calls.begin(state::encoded_command_bytes(name, args), done);
   if (!ticket) return done(fail(ticket.error()));
   running_->node->submit(
@@ -202,23 +302,28 @@ void SimMember::append(const std::string& key, bool fails, Duration timeout) {
        .deadline = running_->threads->loop.now() + timeout});
 }
 
-void SimMember::observe(const std::string& key, Index at_least) {
+void SimMember::observe(const std::string& key, std::uint64_t read) {
   auto txn = running_->started->store->read();
   if (!txn) return history_.broken("a local read failed: " + txn.error().message());
-  history_.saw({key, length_of(txn->table(table).get(key)), txn->index(), at_least});
+  history_.saw(read, length_of(txn->table(table).get(key)), txn->index());
 }
 
 void SimMember::read_local(const std::string& key) {
-  observe(key, own_acknowledged_);
+  observe(key, history_.ask_read(session(), key, History::ReadKind::local));
 }
 
 void SimMember::read_linearizable(const std::string& key, Duration timeout) {
-  const Index at_least = history_.acknowledged();
+  const std::uint64_t read = history_.ask_read(session(), key, History::ReadKind::linearizable);
   running_->node->submit(node::Reads::Barrier{running_->threads->loop.now() + timeout,
-                                              [this, key, at_least](Result<Index> reached) {
-                                                if (reached) observe(key, at_least);
+                                              [this, key, read](Result<Index> reached) {
+                                                if (reached) observe(key, read);
                                               },
                                               Index{}});
+}
+
+void SimMember::change(node::Change change, Duration timeout) {
+  running_->node->submit(
+      node::Changes::Request{std::move(change), running_->threads->loop.now() + timeout, [](const Result<void>&) {}});
 }
 
 std::pair<std::uint64_t, Index> SimMember::content() {

@@ -11,6 +11,7 @@
 #include "disk_log.hpp"
 #include "flotilla/db.hpp"
 #include "history.hpp"
+#include "log/faulty_file.hpp"
 #include "log/memory_file.hpp"
 #include "net/mux.hpp"
 #include "node/node.hpp"
@@ -25,7 +26,7 @@ struct MemberOptions {
   std::string host;                 ///< "10.0.0.1"
   std::filesystem::path directory;  ///< for what is on the real file system: LMDB
   bool found = false;
-  Address join;
+  std::vector<Address> join;
   double clock_rate = 1;
   Duration disk_delay{};  ///< longest random wait before a log write begins
   Duration apply_delay{};
@@ -42,15 +43,39 @@ class SimMember final : public Disk {
 
   /// An error is what DB::open would have returned.
   Result<void> start();
-  /// Power loss: what was not synced survives or not, as `survives` says.
-  void crash(const std::function<bool()>& survives);
+  using Survives = std::function<bool()>;
+  /// Power loss: what was not synced survives or not, as `survives` says. Also of one whose start failed.
+  void lose_power(const Survives& survives);
+  /// The process dies; what it handed to the system stays.
+  void kill();
   /// As DB::close() does it.
   void close();
+
+  /// One of its next file calls fails, from now on, whether it runs or not.
+  void break_files(const log::FaultyFileSystem::Fault& fault) { faulty_->set_fault(fault); }
+  void mend_files() { faulty_->set_fault({}); }
+  bool files_struck() const { return faulty_->struck(); }
+  /// As a kernel does that drops what it could not sync, and calls it clean.
+  void drop_unsynced() { files_->forget_unsynced(); }
+
+  // Damage to the disk of a member that does not run.
+  /// Keeps a copy of all that is durable, to go back to.
+  void take_image();
+  bool has_image() const { return image_ != nullptr; }
+  Index image_configuration_index() const { return image_configuration_index_; }
+  /// The copy is what the disk holds now. Nobody is told.
+  void set_back();
+  /// Flips a bit of the log, but for its last group, or of the file that says who it is.
+  void rot();
+  /// An empty disk, and so somebody else.
+  void wipe(std::vector<Address> join);
   void pause(Duration until);
   void pause_disk(Duration until);
   void pause_apply(Duration until);
 
   bool running() const { return running_ != nullptr; }
+  /// What its disk held when its run ended.
+  const DiskLog& disk() const { return disk_; }
   const std::string& host() const { return options_.host; }
   Address address() const { return options_.host + ":7000"; }
   NodeId id() const { return id_; }
@@ -63,12 +88,18 @@ class SimMember final : public Disk {
   void append(const std::string& key, bool fails, Duration timeout);
   void read_local(const std::string& key);
   void read_linearizable(const std::string& key, Duration timeout);
+  /// Asked of this member; how it ends is nobody's business but the configuration's.
+  void change(node::Change change, Duration timeout);
   /// Over the contents of all tables, and the index they are at.
   std::pair<std::uint64_t, Index> content();
   std::uint64_t starts() const { return starts_; }
+  std::uint64_t snapshots_installed() const {
+    return snapshots_installed_ + (running() ? status().snapshots_installed : 0);
+  }
 
   std::optional<Term> durable_term(Index index) const override;
   std::pair<Term, Index> durable_end() const override;
+  Index durable_begin() const override;
   Result<DiskLog> read() const override;
 
  private:
@@ -96,22 +127,31 @@ class SimMember final : public Disk {
 
   Options database_options() const;
   Commands commands();
-  void end(const std::function<bool()>& survives);
+  void stop_threads();
+  void end();
+  void make_directories();
+  std::optional<state::InstallMark> ahead() const;
   std::string log_directory() const { return options_.directory / "log"; }
-  void observe(const std::string& key, Index at_least);
+  void observe(const std::string& key, std::uint64_t read);
+  History::Session session() const { return running_->calls.session(); }
 
   test::SimScheduler& scheduler_;
   test::SimNetwork& network_;
   History& history_;
   Oracle& oracle_;
-  const MemberOptions options_;
-  log::MemoryFileSystem files_;
+  MemberOptions options_;
+  std::unique_ptr<log::MemoryFileSystem> files_;
+  std::unique_ptr<log::FaultyFileSystem> faulty_;
+  std::unique_ptr<log::MemoryFileSystem> image_;  ///< and its state, in a directory of its own
+  Index image_configuration_index_;
   NodeId id_;
-  DiskLog disk_;  ///< while it does not run
+  DiskLog disk_;                             ///< while it does not run
+  std::optional<state::InstallMark> ahead_;  ///< the same: what its next start begins the log anew after
   std::unique_ptr<Running> running_;
+  std::vector<std::unique_ptr<Disk>> ghosts_;    ///< of the identities that it had
   std::vector<std::unique_ptr<Threads>> ended_;  ///< what is under way in the network still names them
-  Index own_acknowledged_;                       ///< of calls made here, in this run
   std::uint64_t starts_ = 0;
+  std::uint64_t snapshots_installed_ = 0;  ///< in earlier runs
 };
 
 }  // namespace flotilla::sim

@@ -12,7 +12,7 @@ namespace {
 constexpr std::uint64_t looks_per_full_check = 256;
 
 std::string name_of(NodeId node) {
-  return fmt::format("{:04x}", node.value >> 48);
+  return fmt::format("#{:04x}", node.value >> 48);
 }
 
 }  // namespace
@@ -21,9 +21,10 @@ void Oracle::add(NodeId node, const Disk& disk) {
   disks_[node] = &disk;
 }
 
-std::optional<Term> Oracle::durable_term(NodeId node, Index index) const {
+bool Oracle::holds(NodeId node, Index index, Term term) const {
   const auto at = disks_.find(node);
-  return at == disks_.end() ? std::nullopt : at->second->durable_term(index);
+  if (at == disks_.end()) return false;
+  return index < at->second->durable_begin() || at->second->durable_term(index) == term;
 }
 
 // ---- what leaves a member ----
@@ -36,7 +37,9 @@ void Oracle::said(const raft::Message& message, const raft::Core* to) {
   } else if (const auto* append = std::get_if<raft::AppendRequest>(&message.body)) {
     said_append(*append);
   } else if (const auto* reply = std::get_if<raft::AppendReply>(&message.body)) {
-    if (reply->accepted) said_accepted(message, *reply, to);
+    if (reply->accepted) said_accepted(message, reply->match_index, to);
+  } else if (const auto* installed = std::get_if<raft::SnapshotReply>(&message.body)) {
+    if (installed->accepted) said_accepted(message, installed->match_index, to);
   }
 }
 
@@ -114,22 +117,22 @@ void Oracle::said_append(const raft::AppendRequest& request) {
 }
 
 /// acked-is-durable, and match-is-really-matching.
-void Oracle::said_accepted(const raft::Message& message, const raft::AppendReply& reply, const raft::Core* leader) {
+void Oracle::said_accepted(const raft::Message& message, Index match_index, const raft::Core* leader) {
   const auto disk = disks_.find(message.from);
   if (is_old(message) || disk == disks_.end()) return;
   const auto [last_term, last_index] = disk->second->durable_end();
-  if (last_index < reply.match_index) {
+  if (last_index < match_index) {
     return broken(fmt::format("{} acknowledged up to {} in term {}, and its disk ends at {} of term {}",
-                              name_of(message.from), reply.match_index.value, message.term.value, last_index.value,
+                              name_of(message.from), match_index.value, message.term.value, last_index.value,
                               last_term.value));
   }
-  const std::optional<Term> here = disk->second->durable_term(reply.match_index);
+  const std::optional<Term> here = disk->second->durable_term(match_index);
   if (!here) return;
   if (leader == nullptr || leader->role() != Role::leader || leader->term() != message.term) return;
-  const std::optional<Term> there = leader->term_at(reply.match_index);
+  const std::optional<Term> there = leader->term_at(match_index);
   if (there && *there != *here) {
     broken(fmt::format("{} acknowledged {} with term {}, and the leader has term {} there", name_of(message.from),
-                       reply.match_index.value, here->value, there->value));
+                       match_index.value, here->value, there->value));
   }
 }
 
@@ -143,9 +146,15 @@ void Oracle::look(const raft::Core& core) {
     broken(fmt::format("the term of {} went back from {} to {}", name_of(id), newest.value, core.term().value));
   }
   newest = core.term();
-  if (view.configuration_index != core.configuration_index() || view.configuration.empty()) {
-    if (!view.configuration.empty()) ++configuration_changes_;
-    view.configuration_before = std::exchange(view.configuration, core.configuration());
+  const auto vote = votes_.find({id, newest});
+  if (vote != votes_.end() && core.facts().voted_for != vote->second) {
+    broken(fmt::format("{} does not know its vote in term {} any more", name_of(id), newest.value));
+  }
+  // What an event committed was decided under the configuration before it or the one after it.
+  view.configurations.erase(view.configurations.begin(), view.configurations.end() - (view.looks > 0 ? 1 : 0));
+  if (view.looks == 0 || view.configuration_index != core.configuration_index()) {
+    configurations_.insert(core.configuration_index());
+    view.configurations.push_back(core.configuration());
     view.configuration_index = core.configuration_index();
   }
   if (core.last_index() < view.last_index || core.stable_index() < view.stable_index) ++truncations_;
@@ -156,6 +165,7 @@ void Oracle::look(const raft::Core& core) {
   if (core.commit_index() > core.last_index()) broken(fmt::format("{} committed what it lacks", name_of(id)));
   if (core.commit_index() > view.commit_index) check_commit(core, view);
   view.commit_index = core.commit_index();
+  view.term = core.term();
   if (++view.looks % looks_per_full_check == 0) {
     if (const char* sentence = core.broken()) broken(fmt::format("{}: {}", name_of(id), sentence));
   }
@@ -167,7 +177,7 @@ void Oracle::check_leader(const raft::Core& core) {
   if (at->second != core.id()) return broken(fmt::format("term {} has two leaders", core.term().value));
   if (!first) return;
   const raft::Configuration& configuration = core.configuration();
-  if (configuration.members.size() == 1) voted(core.id(), core.term(), core.id());
+  voted(core.id(), core.term(), core.id());  // where nobody else votes, nobody else was asked
   const auto vote_of = [&](NodeId node) -> std::optional<bool> {
     const auto vote = votes_.find({node, core.term()});
     if (vote == votes_.end()) return std::nullopt;
@@ -188,7 +198,7 @@ void Oracle::check_leader(const raft::Core& core) {
 }
 
 bool Oracle::on_majority(Index index, Term term, const raft::Configuration& configuration) const {
-  const auto has = [&](NodeId node) -> std::uint64_t { return durable_term(node, index) == term ? 1 : 0; };
+  const auto has = [&](NodeId node) -> std::uint64_t { return holds(node, index, term) ? 1 : 0; };
   return raft::quorum_value(configuration, has) == 1;
 }
 
@@ -197,11 +207,12 @@ void Oracle::check_commit(const raft::Core& core, const View& view) {
   const Index reached = core.commit_index();
   if (reached > committed()) {
     const std::optional<Term> term = core.term_at(reached);
-    if (term != core.term()) {
+    const bool own = term && (*term == core.term() || *term == view.term);
+    if (!own) {
       broken(fmt::format("{} committed {} of term {} in term {}", name_of(core.id()), reached.value,
                          term.value_or(Term{}).value, core.term().value));
-    } else if (!on_majority(reached, *term, view.configuration) &&
-               !on_majority(reached, *term, view.configuration_before)) {
+    } else if (std::none_of(view.configurations.begin(), view.configurations.end(),
+                            [&](const auto& one) { return on_majority(reached, *term, one); })) {
       broken(fmt::format("{} committed {} in term {}, which no majority has on disk", name_of(core.id()), reached.value,
                          core.term().value));
     }
@@ -209,12 +220,20 @@ void Oracle::check_commit(const raft::Core& core, const View& view) {
   for (Index index = view.commit_index.next(); index <= reached; ++index) {
     const std::optional<Term> term = core.term_at(index);
     if (index > committed()) {
-      committed_.push_back({term.value_or(Term{}), core.term()});
+      committed_.push_back({term.value_or(Term{}), view.term ? view.term : core.term()});
     } else if (const Term known = committed_term(index); term && *term != known) {
       broken(fmt::format("{} committed {} of term {}, and others one of term {}", name_of(core.id()), index.value,
                          term->value, known.value));
     }
   }
+}
+
+void Oracle::set_back(NodeId node, const DiskLog& disk) {
+  terms_[node] = disk.hard_state.term;
+  std::erase_if(votes_, [&](const auto& vote) {
+    return vote.first.first == node && vote.first.second >= disk.hard_state.term &&
+           disk.hard_state != raft::HardState{vote.first.second, vote.second};
+  });
 }
 
 /// Its newest vote, and an entry for each that was committed here.

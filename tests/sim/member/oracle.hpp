@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +30,8 @@ class Disk {
   virtual std::optional<Term> durable_term(Index index) const = 0;
   /// The end of what is durable.
   virtual std::pair<Term, Index> durable_end() const = 0;
+  /// Its oldest entry: what was before it is committed, and applied here.
+  virtual Index durable_begin() const = 0;
   /// All of it, the long way.
   virtual Result<DiskLog> read() const = 0;
 };
@@ -46,19 +49,22 @@ class Oracle {
   /// Its run is over; `disk` is what is left.
   void ended(NodeId node, const DiskLog& disk);
 
+  /// Its disk is an old one of its own: what it said since then it will not remember.
+  void set_back(NodeId node, const DiskLog& disk);
+
   Index committed() const { return Index{committed_.size()}; }
   std::size_t leaders() const { return leaders_.size(); }
   std::uint64_t truncations() const { return truncations_; }
-  std::uint64_t configuration_changes() const { return configuration_changes_; }
+  std::size_t configurations() const { return configurations_.size(); }
 
  private:
   struct View {  ///< what was seen of a core, in one run
+    Term term;   ///< before the event; it may have ended a term in which it committed something
     Index commit_index;
     Index last_index;
     Index stable_index;
     Index configuration_index;
-    raft::Configuration configuration;
-    raft::Configuration configuration_before;  ///< the one before that
+    std::vector<raft::Configuration> configurations;  ///< in force before and after the event
     std::uint64_t looks = 0;
   };
   struct Committed {
@@ -76,13 +82,13 @@ class Oracle {
   void said_vote_request(const raft::Message& message, const raft::VoteRequest& request);
   void said_vote(const raft::Message& message);
   void said_append(const raft::AppendRequest& request);
-  void said_accepted(const raft::Message& message, const raft::AppendReply& reply, const raft::Core* leader);
+  void said_accepted(const raft::Message& message, Index match_index, const raft::Core* leader);
   void check_leader(const raft::Core& core);
   void check_commit(const raft::Core& core, const View& view);
   void check_vote_durable(NodeId node, Term term, NodeId vote);
   void check_entry(Index index, Term term, std::uint32_t crc, Term prev_term);
   bool on_majority(Index index, Term term, const raft::Configuration& configuration) const;
-  std::optional<Term> durable_term(NodeId node, Index index) const;
+  bool holds(NodeId node, Index index, Term term) const;
   void broken(std::string what) const { broken_(std::move(what)); }
 
   std::function<void(std::string)> broken_;
@@ -94,8 +100,8 @@ class Oracle {
   std::map<std::pair<NodeId, Term>, NodeId> votes_;
   std::map<std::pair<NodeId, Term>, Claim> candidates_;
   std::map<std::pair<Index, Term>, std::pair<std::uint32_t, Term>> entries_;  ///< record and term of the one before
+  std::set<Index> configurations_;
   std::uint64_t truncations_ = 0;
-  std::uint64_t configuration_changes_ = 0;
 };
 
 }  // namespace flotilla::sim

@@ -7,63 +7,63 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "history.hpp"
 #include "member.hpp"
 #include "oracle.hpp"
+#include "plan.hpp"
 #include "wiretap.hpp"
 
 namespace flotilla::sim {
 
-/// Fault families; each is off in about a third of the seeds, so that they do not mask one another.
-enum class Family : std::uint8_t {
-  crash,         ///< power loss of one member
-  crash_many,    ///< of a majority, or of all, at once
-  close,         ///< an orderly end and a start
-  partition,     ///< one member or a split, both ways
-  one_way,       ///< one direction of one pair
-  reset,         ///< all connections of a pair break
-  slow_network,  ///< latency, tiny chunks, random resets; for the whole run
-  slow_disk,     ///< for the whole run
-  disk_hang,     ///< the log thread of a member stands still
-  slow_apply,    ///< the apply thread stands still
-  pause,         ///< a whole process stands still
-  drift,         ///< clocks at different rates; for the whole run
-  count_,
-};
-inline constexpr std::size_t families = static_cast<std::size_t>(Family::count_);
-std::string_view to_string(Family family);
-
-struct Totals {
-  std::uint64_t seeds = 0;
+/// What happened in one seed.
+struct Counts {
   std::uint64_t events = 0;
-  std::uint64_t operations = 0;
+  std::uint64_t commands = 0;
   std::uint64_t succeeded = 0;
   std::uint64_t refused = 0;
   std::uint64_t unknown = 0;
-  std::uint64_t lost_callers = 0;  ///< their member died
   std::uint64_t reads = 0;
   std::uint64_t elections = 0;  ///< terms that had a leader
+  std::uint64_t truncations = 0;
+  std::uint64_t configurations = 0;
+  std::uint64_t crashes = 0;
   std::uint64_t starts = 0;
+  std::uint64_t installs = 0;
+  Duration simulated{};
   std::array<std::uint64_t, families> faults{};
-
-  void add(const Totals& other);
 };
 
 class World {
  public:
-  World(std::uint64_t seed, const std::filesystem::path& directory, bool verbose);
+  World(Plan plan, const std::filesystem::path& directory, bool verbose);
   /// Empty, or what broke.
   std::string run();
-  const Totals& totals() const { return totals_; }
+  /// When it did, since the cluster was formed.
+  Duration ended() const { return counts_.simulated - formed_; }
+  const Counts& counts() const { return counts_; }
   /// Equal for equal seeds, on every compiler.
   std::uint64_t trace() const { return trace_; }
 
  private:
-  bool has(Family family) const { return on_[static_cast<std::size_t>(family)]; }
-  void fired(Family family) { ++totals_.faults[static_cast<std::size_t>(family)]; }
+  /// Of one member, for as long as it lasts.
+  struct Trouble {
+    std::optional<Family> family;  ///< its files fail, or soon will
+    Errc error = Errc::io_error;
+    bool tears = false;  ///< the power goes when they do
+    bool drops = false;  ///< what was not synced then is lost
+    std::optional<Duration> struck;
+    bool mending = false;   ///< it stopped, and will be started again
+    bool rotten = false;    ///< its next start must fail
+    bool waits = false;     ///< it stays down until its disk may be set back
+    bool set_back = false;  ///< it may find that it cannot go on
+  };
+
+  bool has(Family family) const { return plan_.families[position(family)]; }
+  void fired(Family family);
   std::uint64_t below(std::uint64_t bound) { return scheduler_.below(bound); }
   Duration between(Duration least, Duration most) { return scheduler_.between(least, most); }
   SimMember& any() { return *members_[below(members_.size())]; }
@@ -71,28 +71,61 @@ class World {
   void form_cluster();
   void later(Duration delay, std::function<void()> what);
   void client(std::size_t number);
-  void fault();
-  void strike(Family family);
-  void crash(SimMember& member, Duration down);
-  void bring_up(SimMember& member);
-  void heal();
   void watch();
+  void overhear(const raft::Message& message);
   const raft::Core* core_of(NodeId id) const;
   void run_until_healed(const char* what, const std::function<bool()>& done);
   std::string describe() const;
   void check_end();
+  void check_effort();
+  void count();
+  void note(std::string_view what, const SimMember& member) const;
   void broken(std::string what) { history_.broken(std::move(what)); }
 
+  // world_members.cpp
+  bool change_members(Family family, SimMember& asked);
+  SimMember& add_member(bool found, std::vector<Address> join);
+  void tend_members();
+  std::optional<node::Change> repair(const raft::Configuration& configuration);
+  bool is_whole(const SimMember& member) const;
+  std::vector<Address> addresses(const SimMember* without) const;
+  bool may_be_removed(const SimMember& member) const;
+  void leave(SimMember& member);
+
+  // world_faults.cpp
+  void fault();
+  bool strike(Family family, SimMember& member);
+  void partition();
+  bool break_files(Family family, SimMember& member);
+  void watch_files(SimMember& member);
+  void watch_fault(SimMember& member, const Error& fault);
+  void lose_power(SimMember& member, Duration down_max);
+  void up_later(SimMember& member, Duration longest);
+  void bring_up(SimMember& member);
+  bool damage(Family family, SimMember& member);
+  void take_image();
+  bool may_be_set_back(const SimMember& member) const;
+  void set_back_when_safe(SimMember& member, unsigned attempts);
+  void replace(SimMember& member);
+  void heal();
+
+  const Plan plan_;
   const bool verbose_;
+  const std::filesystem::path directory_;
   test::SimScheduler scheduler_;
   test::SimNetwork network_;
   History history_;
   Oracle oracle_;
   Wiretap wiretap_;
   std::vector<std::unique_ptr<SimMember>> members_;
-  std::array<bool, families> on_{};
+  std::vector<Family> sudden_;  ///< those that are on and strike now and then
+  std::uint64_t trailing_ = 0;
+  Duration formed_{};
   bool healing_ = false;
-  Totals totals_;
+  bool damaged_ = false;  ///< one member per seed at most loses what it promised
+  std::map<const SimMember*, Trouble> troubles_;
+  std::set<NodeId> leaving_;  ///< somebody asked to remove them
+  Counts counts_;
   std::uint64_t trace_ = 0;
 };
 
