@@ -97,8 +97,13 @@ void Core::State::tick() {
 
 bool Core::State::plausible(const Message& message) const {
   if (message.to != options.id || !message.from || message.from == options.id) return false;
-  if (!message.term || message.term.value > number_max) return false;
+  if (!message.term || !reachable(message.term)) return false;
   return std::visit(InRange{}, message.body);
+}
+
+bool Core::State::reachable(Term wanted) const {
+  FLOTILLA_ASSERT(term.value <= number_max);
+  return wanted.value <= std::min(number_max, term.value + term_leap_max);
 }
 
 void Core::State::step(Message message) {

@@ -82,7 +82,7 @@ void Core::State::handle(const Message& envelope, const SnapshotRequest& request
 /// What it says comes from a peer's file, so nothing of it is taken for granted.
 bool Core::State::possible(const SnapshotMeta& meta) const {
   if (!meta.index || meta.index.value > number_max) return false;
-  if (!meta.term || meta.term.value > number_max) return false;
+  if (!meta.term || !reachable(meta.term)) return false;
   if (meta.configuration_index > meta.index || !valid(meta.configuration)) return false;
   // Terms never fall along the log.
   return meta.index <= commit_index || meta.term >= tail.term_at(commit_index).value_or(Term{});
