@@ -69,7 +69,8 @@ struct BodyText {
                        text(body.entries), body.commit_index.value);
   }
   std::string operator()(const AppendReply& body) const {
-    if (body.accepted) return fmt::format("appended up to {}", body.match_index.value);
+    if (body.accepted)
+      return fmt::format("appended up to {}{}", body.match_index.value, body.rejected_index ? " full" : "");
     return fmt::format("rejected after {} conflict {}/{} last {}", body.rejected_index.value, body.conflict_index.value,
                        body.conflict_term.value, body.last_index.value);
   }
