@@ -76,6 +76,7 @@ Core::State::State(const CoreOptions& wanted, Restored restored)
     tail.append(std::move(entry));
   }
   drop_old_configurations();
+  // A snapshot that was installed, before the log and the term that go with it were written.
   if (tail.last_term() > term) {
     term = tail.last_term();
     voted_for = NodeId{};
@@ -97,8 +98,13 @@ void Core::State::tick() {
 
 bool Core::State::plausible(const Message& message) const {
   if (message.to != options.id || !message.from || message.from == options.id) return false;
-  if (!message.term || message.term.value > number_max) return false;
+  if (!message.term || !reachable(message.term)) return false;
   return std::visit(InRange{}, message.body);
+}
+
+bool Core::State::reachable(Term wanted) const {
+  FLOTILLA_ASSERT(term.value <= number_max);
+  return wanted.value <= std::min(number_max, term.value + term_leap_max);
 }
 
 void Core::State::step(Message message) {

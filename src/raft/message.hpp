@@ -33,10 +33,11 @@ struct AppendRequest {
 };
 /// Accepted: everything up to match_index is as the leader has it, and durable here. Rejected: prev_index did not
 /// match; the hint is the follower's conflicting term and the first index of it (0: its log ends at last_index).
+/// A follower whose apply is far behind takes no entries: it accepts what matches, and rejects what follows it.
 struct AppendReply {
   bool accepted = false;
   Index match_index;     ///< accepted: prev_index + entries of that request, never the whole tail
-  Index rejected_index;  ///< rejected: the prev_index of that request
+  Index rejected_index;  ///< rejected: the prev_index of that request; accepted: there is no room from here on
   Term conflict_term;
   Index conflict_index;
   Index last_index;

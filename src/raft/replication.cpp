@@ -67,11 +67,13 @@ bool Core::State::plausible(const Message& envelope, const AppendRequest& reques
 
 void Core::State::handle(const Message& envelope, AppendRequest& request) {
   if (!plausible(envelope, request) || !hear_leader(envelope.from)) return ignore();
-  // The log is about to be replaced by a snapshot, or too much is waiting to be applied: the leader asks again.
-  if (offer.has_value() || (overfull() && !request.entries.empty())) return;
+  // The log is about to be replaced by a snapshot: the leader asks again.
+  if (offer.has_value()) return;
+  if (overfull()) request.entries.clear();
   accept(envelope, request);
 }
 
+/// Too much waits to be applied here. The leader learns it with every answer.
 bool Core::State::overfull() const {
   const Index from = std::max(applied_index, tail.memory_first_index().previous());
   return tail.bytes(from, commit_index) > options.unapplied_bytes_max;
@@ -128,6 +130,7 @@ void Core::State::acknowledge(NodeId leader, Index match_index) {
   AppendReply reply;
   reply.accepted = true;
   reply.match_index = match_index;
+  if (overfull()) reply.rejected_index = match_index.next();
   if (match_index <= durability.stable_index()) {
     send(leader, reply);
   } else {
@@ -173,7 +176,12 @@ void Core::State::handle(const Message& envelope, const AppendReply& reply) {
   Progress* from = peer(envelope.from);
   if (from == nullptr) return ignore();
   from->silent_ticks = 0;
-  if (reply.accepted) return peer_accepted(*from, reply.match_index);
+  if (reply.accepted) {
+    peer_accepted(*from, reply.match_index);
+    // It has no room for more: no entries until it takes a probe, one with each heartbeat.
+    if (Progress* full = reply.rejected_index ? peer(envelope.from) : nullptr) full->probe_again();
+    return;
+  }
   if (reply.rejected_index <= from->match_index() || reply.last_index < from->match_index()) {
     return doubt(*from, reply);
   }
@@ -211,7 +219,7 @@ void Core::State::ask_to_confirm(Progress& peer) {
 /// Where the logs may meet: strictly lower with every rejection, and one term of ours at a time at the least.
 Index Core::State::back_off(const AppendReply& reply) const {
   if (!reply.conflict_term) return reply.last_index.next();
-  if (!reply.rejected_index) return Index{1};
+  FLOTILLA_ASSERT(reply.rejected_index);
   const std::optional<Index> last = tail.last_not_above(reply.conflict_term, reply.rejected_index.previous());
   if (!last.has_value()) return reply.conflict_index;
   // Its entries from conflict_index on are of conflict_term: they can only match ours of that term.
@@ -260,7 +268,8 @@ void Core::State::advance_commit() {
   const auto match_of = [this](NodeId id) {
     if (id == options.id) return durability.stable_index().value;
     const Progress* member = peer(id);
-    return member == nullptr || member->rolled_back ? 0 : member->match_index().value;
+    FLOTILLA_ASSERT(member != nullptr);
+    return member->rolled_back ? 0 : member->match_index().value;
   };
   const Index reached{quorum_value(configuration(), match_of)};
   // Entries of earlier terms are committed only by one of our own above them (thesis 3.6.2).
@@ -389,7 +398,8 @@ bool Core::State::quorum_is_silent() const {
   const auto heard = [this](NodeId id) -> std::optional<bool> {
     if (id == options.id) return true;
     const Progress* member = peer(id);
-    return member != nullptr && member->silent_ticks < options.election_ticks;
+    FLOTILLA_ASSERT(member != nullptr);
+    return member->silent_ticks < options.election_ticks;
   };
   return quorum_vote(configuration(), heard) != VoteResult::won;
 }

@@ -55,10 +55,11 @@ void Core::State::handle(const Message& envelope, const SnapshotReply& reply) {
 }
 
 void Core::State::trimmed(Index index) {
+  FLOTILLA_ASSERT(index);
   FLOTILLA_ASSERT(index <= applied_index.next());
   first_index = std::max(first_index, index);
   // The term before the oldest entry is still needed to send that entry.
-  if (first_index) tail.forget_terms(first_index.previous());
+  tail.forget_terms(first_index.previous());
 }
 
 // ---- the follower ----
@@ -82,7 +83,7 @@ void Core::State::handle(const Message& envelope, const SnapshotRequest& request
 /// What it says comes from a peer's file, so nothing of it is taken for granted.
 bool Core::State::possible(const SnapshotMeta& meta) const {
   if (!meta.index || meta.index.value > number_max) return false;
-  if (!meta.term || meta.term.value > number_max) return false;
+  if (!meta.term || !reachable(meta.term)) return false;
   if (meta.configuration_index > meta.index || !valid(meta.configuration)) return false;
   // Terms never fall along the log.
   return meta.index <= commit_index || meta.term >= tail.term_at(commit_index).value_or(Term{});

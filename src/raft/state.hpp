@@ -22,6 +22,10 @@ namespace flotilla::raft {
 
 /// Terms and indexes above this are not taken from messages, so that arithmetic on them never overflows.
 inline constexpr std::uint64_t number_max = std::uint64_t{1} << 62;
+/// No cluster holds so many elections in a century. A term further ahead than that was never reached by any, and
+/// whoever adopted it might have none left to stand in. Far from any power of two, so that a term with a flipped bit is
+/// either ignored by all members or adopted by all, however far behind one of them is.
+inline constexpr std::uint64_t term_leap_max = std::uint64_t{3} << 31;
 /// Reads that one leader holds at a time, its own and its followers'.
 inline constexpr std::size_t pending_reads_max = 1u << 16;
 
@@ -83,6 +87,7 @@ struct Core::State {
   void tick();
   void step(Message message);
   bool plausible(const Message& message) const;
+  bool reachable(Term wanted) const;
   bool admit_higher_term(const Message& message);
   bool hear_leader(NodeId from);
   void answer_stale(const Message& message);

@@ -76,6 +76,7 @@ struct Server {
   std::optional<Core> core;   ///< none while it is down
   std::deque<Ready> writing;  ///< taken, not durable yet
   bool auto_sync = true;
+  bool auto_apply = true;
   std::vector<Entry> state;  ///< applied, from the beginning on
   std::vector<ReadState> reads;
   std::vector<LogRead> log_reads;
@@ -373,7 +374,7 @@ class Cluster {
       REQUIRE(committed.index == Index{at.state.size()}.next());
       at.state.push_back(committed);
     }
-    if (!ready.committed.empty()) at.core->applied(ready.committed.back().index);
+    if (!ready.committed.empty() && at.auto_apply) at.core->applied(ready.committed.back().index);
   }
 
   // ---- shortcuts ----

@@ -233,6 +233,38 @@ TEST_CASE("a leader whose own disk lags behind the quorum refuses proposals") {
   CHECK(offer(cluster, 5000).has_value());
 }
 
+TEST_CASE("a follower that has no room is not sent the same window again and again") {
+  Cluster cluster(3, std::nullopt, [](CoreOptions& options) {
+    options.unapplied_bytes_max = 2000;
+    options.append_bytes_max = 400;
+    options.inflight_bytes_max = 4000;
+  });
+  cluster.elect(1);
+  cluster.server(3).auto_apply = false;
+  for (int i = 0; i < 60; ++i) {
+    cluster.propose(1, std::string(64, 'x'));
+    cluster.settle();
+  }
+  std::size_t sent = 0;
+  cluster.filter = [&sent](const Message& message) {
+    const auto* request = body_of<AppendRequest>(message);
+    if (request != nullptr && message.to == node(3)) sent += request->entries.size();
+    return true;
+  };
+  const Index before = cluster.core(3).last_index();
+  CHECK(before < cluster.core(1).last_index());
+  cluster.tick_all(100);
+  CHECK(sent == 0);
+  CHECK(cluster.core(3).last_index() == before);
+  CHECK(cluster.core(1).match_index(node(3)) == before);
+  CHECK_FALSE(cluster.core(1).caught_up(node(3)));
+  cluster.server(3).auto_apply = true;
+  cluster.core(3).applied(before);
+  cluster.tick_all(5);
+  CHECK(cluster.core(3).last_index() == cluster.core(1).last_index());
+  CHECK(cluster.core(1).caught_up(node(3)));
+}
+
 TEST_CASE("the only voter never steps down for its own disk") {
   Configuration alone = voters({1});
   alone.members.push_back(learner(2));
