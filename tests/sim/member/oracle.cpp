@@ -26,6 +26,18 @@ bool is_quorum(const raft::Configuration& configuration, F holds) {
          (!configuration.joint() || is_majority(configuration.outgoing, holds));
 }
 
+/// Voters that are in one of two groups alone.
+std::ptrdiff_t voters_changed(const std::vector<Member>& one, const std::vector<Member>& other) {
+  const auto missing_in = [](const std::vector<Member>& group) {
+    return [&group](const Member& member) {
+      return member.voter && std::none_of(group.begin(), group.end(),
+                                          [&](const Member& line) { return line.voter && line.id == member.id; });
+    };
+  };
+  return std::count_if(one.begin(), one.end(), missing_in(other)) +
+         std::count_if(other.begin(), other.end(), missing_in(one));
+}
+
 std::string name_of(NodeId node) {
   return fmt::format("#{:04x}", node.value >> 48);
 }
@@ -212,12 +224,18 @@ void Oracle::check_leader(const raft::Core& core) {
   }
 }
 
-/// A leader changes the members: after an entry of its own term is committed, and one change at a time.
+/// A leader changes the members: by one voter, or jointly; after an entry of its own term is committed, and one change
+/// at a time.
 void Oracle::check_change(const raft::Core& core, const View& view) {
   if (core.term_at(core.configuration_index()) != core.term()) return;
   if (core.term_at(core.commit_index()) != core.term()) {
     broken(fmt::format("{} changes the members in term {}, in which it has committed nothing", name_of(core.id()),
                        core.term().value));
+  }
+  const raft::Configuration& before = view.configurations.back();
+  const raft::Configuration& after = core.configuration();
+  if (!before.joint() && !after.joint() && voters_changed(before.members, after.members) > 1) {
+    broken(fmt::format("{} changes several voters at once", name_of(core.id())));
   }
   if (view.configuration_index > core.commit_index()) {
     broken(fmt::format("{} changes the members at {} while the change at {} is not committed", name_of(core.id()),
