@@ -44,9 +44,9 @@ void Changes::add(Request request) {
   Pending& pending = pending_[++last_id_];
   pending.request = std::move(request);
   if (auto error = refuse_unsent(pending.request.change)) {
-    pending.ended = fail(std::move(*error));
+    pending.ended.emplace(fail(std::move(*error)));
   } else if (pending_.size() > pending_max) {
-    pending.ended = fail(Errc::overloaded, "too many changes of members are under way; this one was not begun");
+    pending.ended.emplace(fail(Errc::overloaded, "too many changes of members are under way; this one was not begun"));
   }
 }
 
@@ -142,7 +142,7 @@ void Changes::settle(Pending& pending, const raft::Core& core) {
   if (pending.ended) return;
   const bool transfers = pending.request.change.kind == Change::Kind::transfer;
   if (transfers ? is_handed_over(pending, core) : is_committed(pending, core)) {
-    pending.ended = Result<void>();
+    pending.ended.emplace();
   } else if (pending.stage == Stage::confirmed) {
     pending.stage = Stage::waiting;  // the leader that said so was wrong, or it has changed since
   }

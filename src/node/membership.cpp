@@ -105,22 +105,23 @@ Admission::Admission(Loop& loop, net::Mux& mux, Options options, Events events)
                .limits = options.limits,
                .log_sink = options.log_sink},
               {.up = [this](auto connection, const net::Hello& peer) -> Result<void> {
-                 if (!peer.cluster_id) strangers_.insert(connection);
+                 peers_[connection] = {peer.node_id, !peer.cluster_id};
                  return {};
                },
                .frame = [this](auto connection, net::ReceivedFrame frame) { receive(connection, frame); },
-               .down = [this](auto connection, const Error&) { strangers_.erase(connection); }}) {}
+               .down = [this](auto connection, const Error&) { peers_.erase(connection); }}) {}
 
 void Admission::receive(net::LinkServer::ConnectionId connection, const net::ReceivedFrame& frame) {
   std::optional<net::Frame> answer;
-  if (frame.type == join_frame) answer = answer_join(frame);
+  if (frame.type == join_frame) answer = answer_join(connection, frame);
   if (frame.type == change_frame) answer = answer_change(connection, frame);
   if (answer && server_.send(connection, std::move(*answer))) return;
-  strangers_.erase(connection);
+  peers_.erase(connection);
   server_.drop(connection);
 }
 
-std::optional<net::Frame> Admission::answer_join(const net::ReceivedFrame& frame) {
+std::optional<net::Frame> Admission::answer_join(net::LinkServer::ConnectionId connection,
+                                                 const net::ReceivedFrame& frame) {
   Decoder in(frame.body.view());
   Member member;
   member.id = NodeId{in.u64()};
@@ -129,7 +130,9 @@ std::optional<net::Frame> Admission::answer_join(const net::ReceivedFrame& frame
   member.joining = flags != stays_learner;
   if (!in.done() || flags > stays_learner || !member.id || member.address.empty()) return std::nullopt;
   if (member.address.size() > address_bytes_max) return std::nullopt;
-  const JoinAnswer answer = events_.join(member);
+  const Peer& peer = peers_[connection];
+  if (member.id != peer.id) return std::nullopt;  // for nobody but itself
+  const JoinAnswer answer = events_.join(member, peer.stranger);
   std::string body;
   Encoder(body)
       .u32(answer.refused ? static_cast<std::uint32_t>(answer.refused->code().value()) : 0)
@@ -144,7 +147,7 @@ std::optional<net::Frame> Admission::answer_change(net::LinkServer::ConnectionId
                                                    const net::ReceivedFrame& frame) {
   Decoder in(frame.body.view());
   const std::uint64_t attempt = in.u64();
-  if (!in.ok() || strangers_.contains(connection)) return std::nullopt;
+  if (!in.ok() || peers_[connection].stranger) return std::nullopt;
   const auto change = decode_change(frame.body.view().substr(sizeof attempt));
   if (!change) return std::nullopt;
   return change_answer_to_frame(attempt, events_.change(*change));

@@ -11,7 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "base/executor.hpp"
@@ -72,7 +72,8 @@ class Admission {
     LogSink log_sink;
   };
   struct Events {
-    std::function<JoinAnswer(const Member&)> join;
+    /// `stranger`: it stated no cluster, so nothing says that it is who it says.
+    std::function<JoinAnswer(const Member&, bool stranger)> join;
     std::function<ChangeAnswer(const Change&)> change;  ///< of a peer that stated the cluster's id
   };
   Admission(Loop& loop, net::Mux& mux, Options options, Events events);
@@ -81,11 +82,15 @@ class Admission {
  private:
   void receive(net::LinkServer::ConnectionId connection, const net::ReceivedFrame& frame);
   /// nullopt: malformed, or not for whoever sent it.
-  std::optional<net::Frame> answer_join(const net::ReceivedFrame& frame);
+  std::optional<net::Frame> answer_join(net::LinkServer::ConnectionId connection, const net::ReceivedFrame& frame);
   std::optional<net::Frame> answer_change(net::LinkServer::ConnectionId connection, const net::ReceivedFrame& frame);
 
   Events events_;
-  std::unordered_set<net::LinkServer::ConnectionId> strangers_;  ///< stated no cluster
+  struct Peer {
+    NodeId id;
+    bool stranger = false;  ///< stated no cluster
+  };
+  std::unordered_map<net::LinkServer::ConnectionId, Peer> peers_;
   net::LinkServer server_;
 };
 

@@ -140,8 +140,9 @@ void Node::start() {
                                            });
     admission_ = std::make_unique<Admission>(
         parts_.loop, parts_.mux, Admission::Options{.local = hello(), .limits = limits, .log_sink = options_.log_sink},
-        Admission::Events{.join = [this](const Member& member) { return receive_join(member); },
-                          .change = [this](const Change& change) { return carry_out(change); }});
+        Admission::Events{
+            .join = [this](const Member& member, bool stranger) { return receive_join(member, stranger); },
+            .change = [this](const Change& change) { return carry_out(change); }});
   }
   configuration_changed();
   open_session();
@@ -622,7 +623,7 @@ std::optional<Refusal> Node::receive_call(ForwardedCall& call) {
   return refuse(static_cast<Errc>(code), position.error().message());
 }
 
-JoinAnswer Node::receive_join(const Member& member) {
+JoinAnswer Node::receive_join(const Member& member, bool stranger) {
   const auto refuse = [&](Errc code, std::string message) {
     const Member* leader = find_leader();
     return JoinAnswer{Error(code, std::move(message)), {}, leader == nullptr ? Address() : leader->address};
@@ -630,6 +631,10 @@ JoinAnswer Node::receive_join(const Member& member) {
   if (stopped_) return refuse(Errc::not_leader, "this member has stopped");
   if (parts_.store.was_removed(member.id)) return {Error(Errc::removed), {}, {}};
   if (core_.role() != Role::leader) return refuse(Errc::not_leader, "this member does not lead");
+  const Member* known = core_.configuration().find(member.id);
+  if (stranger && known != nullptr && known->address != member.address) {
+    return refuse(Errc::wrong_cluster, "a member of this id is at another address, and only a member may say it moved");
+  }
   ChangeAnswer answer = carry_out(Change::join(member));
   using Verdict = ChangeAnswer::Verdict;
   if (answer.verdict == Verdict::done || answer.verdict == Verdict::appended) {

@@ -21,8 +21,8 @@
 #include "net/transport.hpp"
 #include "node/applier.hpp"
 #include "node/calls.hpp"
-#include "node/command_sets.hpp"
 #include "node/changes.hpp"
+#include "node/command_sets.hpp"
 #include "node/forwarding.hpp"
 #include "node/log_writer.hpp"
 #include "node/membership.hpp"
@@ -149,7 +149,7 @@ class Node {
   bool belongs() const;
   std::vector<Refusal> receive_calls(std::vector<ForwardedCall> calls);
   std::optional<Refusal> receive_call(ForwardedCall& call);
-  JoinAnswer receive_join(const Member& member);
+  JoinAnswer receive_join(const Member& member, bool stranger);
   ChangeAnswer carry_out(const Change& change);
   Changes make_changes();
   void check_removed();

@@ -19,8 +19,8 @@ constexpr std::uint8_t answer_frame = 3;
 constexpr std::size_t chunk_bytes = 256u << 10;
 constexpr std::uint64_t window_bytes = 8 * chunk_bytes;
 constexpr std::size_t frame_slack_bytes = 4096;
-/// Without a sign of progress for so long a transfer is given up; making the copy does not count. A copy is kept so long
-/// for the next who asks, and a received snapshot for the core to want it.
+/// Without a sign of progress for so long a transfer is given up; making the copy does not count. A copy is kept so
+/// long for the next who asks, and a received snapshot for the core to want it.
 constexpr Duration patience = std::chrono::seconds(60);
 /// After a failure, doubled with each in a row up to half a minute.
 constexpr Duration first_wait = std::chrono::seconds(1);
@@ -163,8 +163,8 @@ void SnapshotSender::begin(Transfer& transfer) {
   const state::SnapshotCopy& copy = *transfer.copy;
   transfer.progress_at = newest_used_at_ = loop_.now();
   transfer.first_needed = copy.applied().index;
-  log_line(options_.log_sink, LogLevel::info, "sending node {:x} a snapshot as of {}, {} bytes",
-           transfer.peer.id.value, copy.applied().index.value, copy.bytes());
+  log_line(options_.log_sink, LogLevel::info, "sending node {:x} a snapshot as of {}, {} bytes", transfer.peer.id.value,
+           copy.applied().index.value, copy.bytes());
   std::string body;
   Encoder(body)
       .u64(transfer.term.value)
@@ -312,14 +312,14 @@ SnapshotReceiver::SnapshotReceiver(Loop& loop, Executor& bulk, net::Mux& mux, co
       server_(loop, mux,
               {.tag = net::snapshot_tag, .local = options_.local, .limits = limits(), .log_sink = options_.log_sink},
               {.up = [this](auto connection, const net::Hello& hello) -> Result<void> {
-             senders_[connection] = hello.node_id;
-             return {};
-           },
+                 senders_[connection] = hello.node_id;
+                 return {};
+               },
                .frame = [this](auto connection, net::ReceivedFrame frame) { receive(connection, std::move(frame)); },
                .down =
                    [this](auto connection, const Error&) {
                      senders_.erase(connection);
-                 if (arriving_ && arriving_->connection == connection) abandon();
+                     if (arriving_ && arriving_->connection == connection) abandon();
                    }}) {}
 
 SnapshotReceiver::~SnapshotReceiver() = default;

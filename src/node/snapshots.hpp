@@ -49,8 +49,8 @@ class SnapshotSender {
   ~SnapshotSender();
 
   void set_local(const net::Hello& local) { options_.local = local; }
-  /// Begins anew if one is under way to that peer; after failures not at once. `term`: of this leader. `log_begins`: its
-  /// oldest entry; an older copy would be in vain.
+  /// Begins anew if one is under way to that peer; after failures not at once. `term`: of this leader. `log_begins`:
+  /// its oldest entry; an older copy would be in vain.
   void send(const Member& peer, Term term, Index log_begins);
   /// What the core says of a peer.
   struct Peer {

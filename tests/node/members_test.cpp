@@ -3,7 +3,10 @@
 #include <future>
 #include <set>
 
+#include "base/codec.hpp"
 #include "db_fixture.hpp"
+#include "net/link.hpp"
+#include "net/port.hpp"
 
 using namespace flotilla;
 using namespace flotilla::test;
@@ -393,6 +396,42 @@ TEST_CASE("the leader's status says how far the others are") {
     return std::any_of(progress.begin(), progress.end(),
                        [&](auto& line) { return line.id == gone && line.silent > 500ms && !line.caught_up; });
   });
+}
+
+TEST_CASE("a stranger with a member's id cannot move that member to another address (D18)") {
+  Cluster cluster(3);
+  const auto before = cluster[cluster.leader()].status().members;
+  const NodeId victim = cluster.id(cluster.follower());
+  const auto port = net::Port::start({}, [](const Error&) {});
+  std::optional<net::Link> link;
+  std::promise<Errc> answered;
+  port->run_and_wait([&] {
+    net::Link::Events events{.up =
+                                 [&](const net::Hello&) {
+                                   std::string body;
+                                   Encoder(body).u64(victim.value).u8(0).bytes("127.0.0.1:9");
+                                   net::Frame frame{.type = 1, .parts = {}};
+                                   frame.parts.emplace_back(std::move(body));
+                                   link->send(std::move(frame));
+                                 },
+                             .frame =
+                                 [&](const net::ReceivedFrame& frame) {
+                                   answered.set_value(static_cast<Errc>(Decoder(frame.body.view()).u32()));
+                                   port->loop().post([&] { link.reset(); });
+                                 },
+                             .down = [](const Error&) {}};
+    link.emplace(port->loop(), port->transport(),
+                 net::Link::Options{.tag = net::admin_tag,
+                                    .address = cluster[cluster.leader()].status().listen,
+                                    .local = {{}, victim, 99, "127.0.0.1:9"},
+                                    .log_sink = [](LogLevel, std::string_view) {}},
+                 std::move(events));
+  });
+  CHECK(answered.get_future().get() == Errc::wrong_cluster);
+  port->run_and_wait([&] { link.reset(); });
+  port->stop();
+  REQUIRE(cluster[0].command("put", {"k", "v"}).get());
+  CHECK(cluster[cluster.leader()].status().members == before);
 }
 
 TEST_SUITE_END();

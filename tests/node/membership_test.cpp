@@ -32,8 +32,9 @@ struct Host {
 /// A member that is asked, and what it heard.
 struct World {
   World() { REQUIRE(mux.listen("far:1")); }
-  JoinAnswer join(const Member& member) {
+  JoinAnswer join(const Member& member, bool stranger) {
     joined.push_back(member);
+    strangers.push_back(stranger);
     return answer;
   }
 
@@ -44,11 +45,12 @@ struct World {
   net::Mux mux{far.loop, far.transport, {}};
   JoinAnswer answer{std::nullopt, cluster, {}};
   std::vector<Member> joined;
+  std::vector<bool> strangers;
   std::vector<Change> changes;
   Admission admission{far.loop,
                       mux,
                       {.local = {cluster, NodeId{2}, 1, "far:1"}, .limits = {}, .log_sink = {}},
-                      {.join = [this](const Member& member) { return join(member); },
+                      {.join = [this](const Member& member, bool stranger) { return join(member, stranger); },
                        .change =
                            [this](const Change& change) {
                              changes.push_back(change);
@@ -109,6 +111,16 @@ TEST_CASE("a change is taken from whoever stated the cluster, and from no strang
   CHECK(world.changes == std::vector{change});
   CHECK(member.answers == 1);
   CHECK(member.downs == 0);
+}
+
+TEST_CASE("a join is for who sends it, and told apart from a stranger's (D18)") {
+  World world;
+  CHECK(Asker(world, {}, join_frame, join_body(2, 0, "near:1")).downs > 0);
+  CHECK(Asker(world, cluster, join_frame, join_body(2, 0, "near:1")).downs > 0);
+  CHECK(world.joined.empty());
+  CHECK(Asker(world, {}, join_frame, join_body(1, 0, "near:1")).answers == 1);
+  CHECK(Asker(world, cluster, join_frame, join_body(1, 0, "near:1")).answers == 1);
+  CHECK(world.strangers == std::vector{true, false});
 }
 
 TEST_CASE("what cannot be decoded ends the connection, and nobody hears of it") {

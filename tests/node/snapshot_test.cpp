@@ -1,8 +1,10 @@
 // Members that the log cannot serve any more, over real connections and threads.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "db_fixture.hpp"
 #include "log/log.hpp"
@@ -108,6 +110,31 @@ TEST_CASE("a new member gets a snapshot, is promoted, and counts") {
   CHECK(joiner->command("append", {"k", "b"}).get().value() == "ab");
   REQUIRE(cluster[0].barrier().get());
   CHECK(contents(*joiner) == contents(cluster[0]));
+}
+
+TEST_CASE("a member catches up by snapshot while the others are written to without a pause") {
+  Cluster cluster(3, short_log);
+  const std::size_t away = cluster.follower();
+  const std::size_t leads = cluster.leader();
+  const Index had = cluster[leads].status().last_index;
+  cluster.stop(away);
+  write_past(cluster[leads], had + 1);
+  std::atomic<bool> caught_up = false;
+  std::thread writer([&] {
+    for (int i = 0; !caught_up; ++i) {
+      static_cast<void>(cluster[leads].command("put", {"w" + std::to_string(i % 10), std::string(2000, 'y')}).get());
+    }
+  });
+  cluster.start(away);
+  // Far less than what was written meanwhile, so it was not just the last snapshot.
+  eventually([&] {
+    const Status status = cluster[away].status();
+    return status.snapshots_installed > 0 && status.applied_index + 3 > cluster[leads].status().applied_index;
+  });
+  caught_up = true;
+  writer.join();
+  CHECK(cluster[away].status().snapshots_installed <= 3);
+  same_everywhere(cluster);
 }
 
 TEST_CASE("open snapshots stay as they were while a new state is installed, and long after") {

@@ -87,7 +87,10 @@ struct Receiver {
   net::Mux mux;
   Place place;
   Term term{2};
+  NodeId leader;  ///< 0: any
   std::optional<SnapshotReceiver> receiver;
+
+  bool holds_files() const { return std::filesystem::exists(place.directory.incoming()); }
 
   explicit Receiver(World& world, const std::string& name = "receiver", std::uint64_t bytes_max = 1u << 30)
       : host(world.network, world.scheduler, name), bulk(world.scheduler), mux(host.loop, host.transport, {}) {
@@ -97,9 +100,18 @@ struct Receiver {
                                                .bytes_max = bytes_max,
                                                .sync = false,
                                                .log_sink = [](LogLevel, std::string_view) {}},
-                     [this] { return term; });
+                     SnapshotReceiver::Ask{.term = [this] { return term; },
+                                           .may_be_leader = [this](NodeId id) { return !leader || id == leader; }});
   }
 };
+
+using Known = SnapshotSender::Peer;
+std::optional<Known> waiting(NodeId) {
+  return Known{.needs_snapshot = true};
+}
+std::optional<Known> content(NodeId) {
+  return Known{};
+}
 
 const Member receiver_member{NodeId{9}, "receiver:1", true};
 
@@ -158,9 +170,9 @@ TEST_CASE("a snapshot of many chunks arrives over a slow network, and may be tak
   CHECK(taken->index == Index{400});
   CHECK_FALSE(to.receiver->take(Index{400}));
   // The log is free as soon as nobody waits for what follows it.
-  from.sender->tick([](NodeId) { return true; });
+  from.sender->tick(waiting);
   CHECK(from.sender->first_needed());
-  from.sender->tick([](NodeId) { return false; });
+  from.sender->tick(content);
   CHECK_FALSE(from.sender->first_needed());
   CHECK(from.sender->idle());
 }
@@ -174,12 +186,80 @@ TEST_CASE("one copy serves all who ask at the time, unless the log has gone on p
   from.sender->send(receiver_member, Term{2}, Index{1});
   REQUIRE(world.scheduler.run_until([&] { return from.sent.size() == 1; }, 60s));
   from.place.write(10);
-  from.sender->send({NodeId{8}, "nobody:1", true}, Term{2}, Index{10});
-  CHECK(from.sender->first_needed() == Index{10});  // shared
-  from.sender->send({NodeId{8}, "nobody:1", true}, Term{2}, Index{11});
-  from.sender->send(receiver_member, Term{2}, Index{11});
+  from.sender->send({NodeId{9}, "other:1", true}, Term{2}, Index{10});
   REQUIRE(world.scheduler.run_until([&] { return from.sent[NodeId{9}].size() == 2; }, 60s));
-  CHECK(from.sent[NodeId{9}][1].index == Index{20});
+  CHECK(from.sent[NodeId{9}][1].index == Index{10});  // shared
+  from.sender->send(receiver_member, Term{2}, Index{11});
+  REQUIRE(world.scheduler.run_until([&] { return from.sent[NodeId{9}].size() == 3; }, 60s));
+  CHECK(from.sent[NodeId{9}][2].index == Index{20});
+  // It is let go of when nobody has asked for a while.
+  from.sender->tick(content);
+  world.scheduler.run_for(61s);
+  from.sender->tick(content);
+  from.place.write(10);
+  from.sender->send({NodeId{9}, "other:1", true}, Term{2}, Index{1});
+  REQUIRE(world.scheduler.run_until([&] { return from.sent[NodeId{9}].size() == 4; }, 60s));
+  CHECK(from.sent[NodeId{9}][3].index == Index{30});
+}
+
+TEST_CASE("the log is kept for a receiver until it follows, from where it got to, and not for ever") {
+  World world;
+  Sender from(world);
+  Receiver to(world);
+  from.place.write(100);
+  from.sender->send(receiver_member, Term{2}, Index{1});
+  REQUIRE(world.scheduler.run_until([&] { return from.sent.size() == 1; }, 60s));
+  Known peer{.needs_snapshot = true};
+  const auto tick = [&] { from.sender->tick([&](NodeId) { return std::optional<Known>(peer); }); };
+  tick();
+  CHECK(from.sender->first_needed() == Index{100});
+  peer = {.needs_snapshot = false, .lags = true, .matched = Index{100}};
+  tick();
+  CHECK(from.sender->first_needed() == Index{100});
+  peer.matched = Index{150};
+  tick();
+  CHECK(from.sender->first_needed() == Index{150});
+  SUBCASE("it catches up") {
+    peer.lags = false;
+    tick();
+    CHECK_FALSE(from.sender->first_needed());
+  }
+  SUBCASE("it stands still") {
+    world.scheduler.run_for(61s);
+    tick();
+    CHECK_FALSE(from.sender->first_needed());
+  }
+  SUBCASE("the log grows too large") {
+    from.sender->end_all("too large");
+    CHECK_FALSE(from.sender->first_needed());
+  }
+  CHECK(from.failed.empty());  // its snapshot is installed; what is left is the core's
+  SUBCASE("it is no peer any more") {
+    from.sender->send(receiver_member, Term{2}, Index{1});
+    from.sender->tick([](NodeId) { return std::nullopt; });
+    CHECK(from.sender->idle());
+  }
+}
+
+TEST_CASE("who cannot be reached costs no copy, and is tried less and less often") {
+  World world;
+  Sender from(world);
+  from.place.write(10);
+  std::vector<Duration> failed_at;
+  while (failed_at.size() < 10) {
+    from.sender->send(receiver_member, Term{2}, Index{1});
+    const int before = from.failed[NodeId{9}];
+    while (from.failed[NodeId{9}] == before) {
+      world.scheduler.run_for(100ms);
+      from.sender->tick(waiting);
+      REQUIRE(world.scheduler.now() < 10min);
+    }
+    failed_at.push_back(world.scheduler.now());
+  }
+  CHECK(failed_at[1] - failed_at[0] >= 1s);
+  CHECK(failed_at[4] - failed_at[3] >= 8s);
+  CHECK(failed_at[9] - failed_at[8] >= 32s);
+  CHECK(failed_at[9] - failed_at[8] < 45s);
 }
 
 TEST_CASE("no connection, no snapshot: it fails, and may be asked for again") {
@@ -191,7 +271,11 @@ TEST_CASE("no connection, no snapshot: it fails, and may be asked for again") {
   CHECK(from.sender->idle());
   Receiver to(world);
   from.sender->send(receiver_member, Term{2}, Index{1});
-  REQUIRE(world.scheduler.run_until([&] { return from.sent.size() == 1; }, 60s));
+  for (int second = 0; second < 5; ++second) {
+    world.scheduler.run_for(1s);
+    from.sender->tick(waiting);
+  }
+  CHECK(from.sent.size() == 1);
 }
 
 TEST_CASE("a receiver that says nothing for a minute is given up") {
@@ -203,12 +287,12 @@ TEST_CASE("a receiver that says nothing for a minute is given up") {
   from.sender->send(receiver_member, Term{2}, Index{1});
   for (int second = 0; second < 55; ++second) {
     world.scheduler.run_for(1s);
-    from.sender->tick([](NodeId) { return true; });
+    from.sender->tick(waiting);
   }
   CHECK(from.failed.empty());
   for (int second = 0; second < 15; ++second) {
     world.scheduler.run_for(1s);
-    from.sender->tick([](NodeId) { return true; });
+    from.sender->tick(waiting);
   }
   CHECK(from.failed[NodeId{9}] == 1);
   CHECK(from.sender->idle());
@@ -239,6 +323,24 @@ TEST_CASE("what cannot be is refused or dropped, and the receiver goes on") {
   Receiver to(world, "receiver", 1u << 20);
   Host host(world.network, world.scheduler, "stranger");
   Stranger stranger(world, host, 5);
+  SUBCASE("from one who does not lead") {
+    to.leader = NodeId{6};
+    stranger.begin(2, 10, 100);
+    REQUIRE(world.scheduler.run_until([&] { return !stranger.answers.empty(); }, 10s));
+    CHECK(stranger.state() == 2);
+  }
+  SUBCASE("two at once on one connection") {
+    stranger.begin(2, 10, 100);
+    stranger.begin(2, 10, 100);
+  }
+  SUBCASE("a connection that ends in the middle") {
+    stranger.begin(2, 10, 1000);
+    REQUIRE(world.scheduler.run_until([&] { return stranger.state() == 0; }, 10s));
+    stranger.chunk(0, 500);
+    REQUIRE(world.scheduler.run_until([&] { return stranger.answers.size() == 2; }, 10s));
+    CHECK(to.holds_files());
+    world.network.reset("stranger", "receiver");
+  }
   SUBCASE("larger than this member has room for") {
     stranger.begin(2, 10, (1u << 20) + 1);
     REQUIRE(world.scheduler.run_until([&] { return !stranger.answers.empty(); }, 10s));
@@ -263,6 +365,8 @@ TEST_CASE("what cannot be is refused or dropped, and the receiver goes on") {
     stranger.begin(2, 10, 100);
     REQUIRE(world.scheduler.run_until([&] { return !stranger.answers.empty(); }, 10s));
     CHECK(stranger.state() == 2);
+    CHECK(to.holds_files());  // it is being installed
+    std::filesystem::remove_all(to.place.directory.incoming());
     to.receiver->release();
   }
   SUBCASE("a chunk out of nothing") {
@@ -310,6 +414,8 @@ TEST_CASE("what cannot be is refused or dropped, and the receiver goes on") {
   if (stranger.state() != 2) {
     REQUIRE(world.scheduler.run_until([&] { return stranger.downs > 0; }, 10s));
   }
+  world.scheduler.run_for(2s);
+  CHECK_FALSE(to.holds_files());  // nothing of it fills the disk
   // A proper one still arrives.
   Sender good(world, "good", 6);
   good.place.write(10);
@@ -387,6 +493,43 @@ TEST_CASE("an answer that cannot be ends the transfer") {
   from.sender->send(receiver_member, Term{2}, Index{1});
   REQUIRE(world.scheduler.run_until([&] { return from.failed[NodeId{9}] == 1; }, 10s));
   CHECK(from.sent.empty());
+}
+
+TEST_CASE("a snapshot that nobody takes is removed") {
+  World world;
+  Sender from(world);
+  Receiver to(world);
+  from.place.write(10);
+  from.sender->send(receiver_member, Term{2}, Index{1});
+  REQUIRE(world.scheduler.run_until([&] { return from.sent.size() == 1; }, 60s));
+  to.receiver->tick();
+  world.scheduler.run_for(1s);
+  CHECK(to.holds_files());
+  world.scheduler.run_for(61s);
+  to.receiver->tick();
+  world.scheduler.run_for(1s);
+  CHECK_FALSE(to.holds_files());
+  CHECK_FALSE(to.receiver->take(Index{10}));
+}
+
+TEST_CASE("a snapshot of another moment than announced is refused") {
+  World world;
+  Receiver to(world);
+  Place place;
+  place.write(10);
+  const auto copy = place.store->copy(place.dir / "copy").value();
+  Host host(world.network, world.scheduler, "stranger");
+  Stranger stranger(world, host, 5);
+  std::string body;
+  Encoder(body).u64(2).u64(11).u64(2).u64(copy.bytes()).u64(copy.hash().high).u64(copy.hash().low);
+  REQUIRE(stranger.link->send(frame_of(1, body)));
+  REQUIRE(world.scheduler.run_until([&] { return stranger.state() == 0; }, 10s));
+  std::string chunk;
+  Encoder(chunk).u64(0).raw(copy.read(0, copy.bytes()).value());
+  REQUIRE(stranger.link->send(frame_of(2, chunk)));
+  REQUIRE(world.scheduler.run_until([&] { return stranger.answers.size() == 2; }, 10s));
+  CHECK(stranger.state() == 2);
+  CHECK_FALSE(to.receiver->take(Index{1}));
 }
 
 TEST_SUITE_END();
