@@ -4,12 +4,39 @@
 
 #include <fmt/format.h>
 
-#include "raft/quorum.hpp"
-
 namespace flotilla::sim {
 namespace {
 
 constexpr std::uint64_t looks_per_full_check = 256;
+
+/// Counted here once more, and not as the code under test does it.
+template <class F>
+bool is_majority(const std::vector<Member>& group, F holds) {
+  int balance = 0;
+  for (const Member& member : group) {
+    if (member.voter) balance += holds(member.id) ? 1 : -1;
+  }
+  return balance > 0;
+}
+
+/// While it is joint, of both groups (thesis 4.3).
+template <class F>
+bool is_quorum(const raft::Configuration& configuration, F holds) {
+  return is_majority(configuration.members, holds) &&
+         (!configuration.joint() || is_majority(configuration.outgoing, holds));
+}
+
+/// Voters that are in one of two groups alone.
+std::ptrdiff_t voters_changed(const std::vector<Member>& one, const std::vector<Member>& other) {
+  const auto missing_in = [](const std::vector<Member>& group) {
+    return [&group](const Member& member) {
+      return member.voter && std::none_of(group.begin(), group.end(),
+                                          [&](const Member& line) { return line.voter && line.id == member.id; });
+    };
+  };
+  return std::count_if(one.begin(), one.end(), missing_in(other)) +
+         std::count_if(other.begin(), other.end(), missing_in(one));
+}
 
 std::string name_of(NodeId node) {
   return fmt::format("#{:04x}", node.value >> 48);
@@ -153,6 +180,7 @@ void Oracle::look(const raft::Core& core) {
   // What an event committed was decided under the configuration before it or the one after it.
   view.configurations.erase(view.configurations.begin(), view.configurations.end() - (view.looks > 0 ? 1 : 0));
   if (view.looks == 0 || view.configuration_index != core.configuration_index()) {
+    if (view.looks > 0 && core.role() == Role::leader) check_change(core, view);
     configurations_.insert(core.configuration_index());
     view.configurations.push_back(core.configuration());
     view.configuration_index = core.configuration_index();
@@ -178,12 +206,11 @@ void Oracle::check_leader(const raft::Core& core) {
   if (!first) return;
   const raft::Configuration& configuration = core.configuration();
   voted(core.id(), core.term(), core.id());  // where nobody else votes, nobody else was asked
-  const auto vote_of = [&](NodeId node) -> std::optional<bool> {
+  const auto voted_for_it = [&](NodeId node) {
     const auto vote = votes_.find({node, core.term()});
-    if (vote == votes_.end()) return std::nullopt;
-    return vote->second == core.id();
+    return vote != votes_.end() && vote->second == core.id();
   };
-  if (raft::quorum_vote(configuration, vote_of) != raft::VoteResult::won) {
+  if (!is_quorum(configuration, voted_for_it)) {
     broken(fmt::format("{} leads term {} without the votes", name_of(core.id()), core.term().value));
   }
   for (std::size_t i = 0; i < committed_.size() && committed_[i].by < core.term(); ++i) {
@@ -197,9 +224,27 @@ void Oracle::check_leader(const raft::Core& core) {
   }
 }
 
+/// A leader changes the members: by one voter, or jointly; after an entry of its own term is committed, and one change
+/// at a time.
+void Oracle::check_change(const raft::Core& core, const View& view) {
+  if (core.term_at(core.configuration_index()) != core.term()) return;
+  if (core.term_at(core.commit_index()) != core.term()) {
+    broken(fmt::format("{} changes the members in term {}, in which it has committed nothing", name_of(core.id()),
+                       core.term().value));
+  }
+  const raft::Configuration& before = view.configurations.back();
+  const raft::Configuration& after = core.configuration();
+  if (!before.joint() && !after.joint() && voters_changed(before.members, after.members) > 1) {
+    broken(fmt::format("{} changes several voters at once", name_of(core.id())));
+  }
+  if (view.configuration_index > core.commit_index()) {
+    broken(fmt::format("{} changes the members at {} while the change at {} is not committed", name_of(core.id()),
+                       core.configuration_index().value, view.configuration_index.value));
+  }
+}
+
 bool Oracle::on_majority(Index index, Term term, const raft::Configuration& configuration) const {
-  const auto has = [&](NodeId node) -> std::uint64_t { return holds(node, index, term) ? 1 : 0; };
-  return raft::quorum_value(configuration, has) == 1;
+  return is_quorum(configuration, [&](NodeId node) { return holds(node, index, term); });
 }
 
 /// state-machine-safety, and for what is committed for the first time: own-term rule and commit quorum.

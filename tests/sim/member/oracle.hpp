@@ -84,6 +84,7 @@ class Oracle {
   void said_append(const raft::AppendRequest& request);
   void said_accepted(const raft::Message& message, Index match_index, const raft::Core* leader);
   void check_leader(const raft::Core& core);
+  void check_change(const raft::Core& core, const View& view);
   void check_commit(const raft::Core& core, const View& view);
   void check_vote_durable(NodeId node, Term term, NodeId vote);
   void check_entry(Index index, Term term, std::uint32_t crc, Term prev_term);

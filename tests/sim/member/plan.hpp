@@ -34,7 +34,7 @@ enum class Family : std::uint8_t {
   set_back,      ///< a disk is what it was a while ago; then the member is replaced
   wipe,          ///< an empty disk, and so a new member
   removal,       ///< a member is removed; it comes back as a new one
-  demotion,      ///< a voter is a learner for a while
+  demotion,      ///< one voter, or two, are learners for a while, or one takes the place of another
   growth,        ///< a new member joins, as a voter or as a learner that is promoted later
   transfer,      ///< of the leadership, asked of any member
   torn_install,  ///< power loss around the moment when a snapshot is installed

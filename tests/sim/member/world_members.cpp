@@ -66,6 +66,8 @@ bool World::change_members(Family family, SimMember& asked) {
                                      [&](const Member& one) { return one.id == other.id() && one.voter; });
       if (line == wanted.end()) return false;
       line->voter = false;
+      // With a second one whose vote comes or goes it takes a joint configuration.
+      if (Member& second = wanted[below(wanted.size())]; second.id != other.id()) second.voter = !second.voter;
       asked.change(node::Change::configure(std::move(wanted)), timeout);
       break;
     }
