@@ -19,7 +19,7 @@ struct Members {
       options.host = "10.0.0." + std::to_string(i + 1);
       options.directory = directory / std::to_string(i);
       options.found = i == 0;
-      if (i > 0) options.join = "10.0.0.1:7000";
+      if (i > 0) options.join = {"10.0.0.1:7000"};
       options.disk_delay = options.apply_delay = 100us;
       all.push_back(std::make_unique<SimMember>(scheduler, network, history, oracle, options));
       REQUIRE(all.back()->start().has_value());
