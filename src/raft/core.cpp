@@ -76,6 +76,7 @@ Core::State::State(const CoreOptions& wanted, Restored restored)
     tail.append(std::move(entry));
   }
   drop_old_configurations();
+  // A snapshot that was installed, before the log and the term that go with it were written.
   if (tail.last_term() > term) {
     term = tail.last_term();
     voted_for = NodeId{};

@@ -141,8 +141,8 @@ void Core::State::handle(const Message& envelope, const VoteRequest& request) {
 void Core::State::handle_pre_vote(const Message& envelope, const VoteRequest& request) {
   const bool granted = envelope.term > term && !sticky() && is_up_to_date(request.last_index, request.last_term);
   const Term answered = granted ? envelope.term : term;
-  // In our first term there is none that a refusal could tell.
-  if (!answered) return;
+  // Before the first term nothing is refused: no leader is known, and no log is longer.
+  FLOTILLA_ASSERT(answered);
   outgoing.push_back(Message{options.id, envelope.from, answered, VoteReply{.pre = true, .granted = granted}});
 }
 

@@ -111,7 +111,7 @@ void Core::State::drop_configurations_after(Index last_kept) {
 void Core::State::drop_old_configurations() {
   const auto above = std::find_if(configurations.begin(), configurations.end(),
                                   [this](const ConfigurationAt& at) { return at.index > commit_index; });
-  if (above == configurations.begin()) return;
+  FLOTILLA_ASSERT(above != configurations.begin());
   configurations.erase(configurations.begin(), std::prev(above));
   FLOTILLA_ASSERT(!configurations.empty());
 }

@@ -7,13 +7,8 @@
 namespace flotilla::raft {
 
 bool Progress::may_append(const Window& window) const noexcept {
-  switch (mode_) {
-    case ProgressMode::probe: return !paused_;
-    case ProgressMode::replicate:
-      return inflight_.empty() || (inflight_.size() < window.messages_max && inflight_bytes_ < window.bytes_max);
-    case ProgressMode::snapshot: return false;
-  }
-  return false;
+  if (mode_ != ProgressMode::replicate) return mode_ == ProgressMode::probe && !paused_;
+  return inflight_.empty() || (inflight_.size() < window.messages_max && inflight_bytes_ < window.bytes_max);
 }
 
 void Progress::appended(Index last, std::size_t bytes) {

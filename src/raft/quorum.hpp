@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 
+#include "base/assert.hpp"
 #include "raft/configuration.hpp"
 
 namespace flotilla::raft {
@@ -26,7 +27,9 @@ std::uint64_t group_value(const std::vector<Member>& group, F& value_of) {
   std::array<std::uint64_t, members_max> values;
   std::size_t count = 0;
   for (const Member& member : group) {
-    if (member.voter && count < values.size()) values[count++] = value_of(member.id);
+    if (!member.voter) continue;
+    FLOTILLA_ASSERT(count < values.size());
+    values[count++] = value_of(member.id);
   }
   // A group without voters has no objection: the other group decides.
   if (count == 0) return std::numeric_limits<std::uint64_t>::max();

@@ -48,7 +48,8 @@ void Core::State::confirm_reads() {
   const auto round_of = [this, &leader](NodeId id) {
     if (id == options.id) return leader.read_round;
     const Progress* member = peer(id);
-    return member == nullptr || member->rolled_back ? 0 : member->read_round;
+    FLOTILLA_ASSERT(member != nullptr);
+    return member->rolled_back ? 0 : member->read_round;
   };
   const std::uint64_t confirmed = quorum_value(configuration(), round_of);
   FLOTILLA_ASSERT(confirmed <= leader.read_round);

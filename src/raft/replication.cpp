@@ -219,7 +219,7 @@ void Core::State::ask_to_confirm(Progress& peer) {
 /// Where the logs may meet: strictly lower with every rejection, and one term of ours at a time at the least.
 Index Core::State::back_off(const AppendReply& reply) const {
   if (!reply.conflict_term) return reply.last_index.next();
-  if (!reply.rejected_index) return Index{1};
+  FLOTILLA_ASSERT(reply.rejected_index);
   const std::optional<Index> last = tail.last_not_above(reply.conflict_term, reply.rejected_index.previous());
   if (!last.has_value()) return reply.conflict_index;
   // Its entries from conflict_index on are of conflict_term: they can only match ours of that term.
@@ -268,7 +268,8 @@ void Core::State::advance_commit() {
   const auto match_of = [this](NodeId id) {
     if (id == options.id) return durability.stable_index().value;
     const Progress* member = peer(id);
-    return member == nullptr || member->rolled_back ? 0 : member->match_index().value;
+    FLOTILLA_ASSERT(member != nullptr);
+    return member->rolled_back ? 0 : member->match_index().value;
   };
   const Index reached{quorum_value(configuration(), match_of)};
   // Entries of earlier terms are committed only by one of our own above them (thesis 3.6.2).
@@ -397,7 +398,8 @@ bool Core::State::quorum_is_silent() const {
   const auto heard = [this](NodeId id) -> std::optional<bool> {
     if (id == options.id) return true;
     const Progress* member = peer(id);
-    return member != nullptr && member->silent_ticks < options.election_ticks;
+    FLOTILLA_ASSERT(member != nullptr);
+    return member->silent_ticks < options.election_ticks;
   };
   return quorum_vote(configuration(), heard) != VoteResult::won;
 }

@@ -55,10 +55,11 @@ void Core::State::handle(const Message& envelope, const SnapshotReply& reply) {
 }
 
 void Core::State::trimmed(Index index) {
+  FLOTILLA_ASSERT(index);
   FLOTILLA_ASSERT(index <= applied_index.next());
   first_index = std::max(first_index, index);
   // The term before the oldest entry is still needed to send that entry.
-  if (first_index) tail.forget_terms(first_index.previous());
+  tail.forget_terms(first_index.previous());
 }
 
 // ---- the follower ----

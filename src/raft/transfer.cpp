@@ -24,7 +24,9 @@ void Core::State::continue_transfer(const Progress& to) {
   FLOTILLA_ASSERT(leading() != nullptr);
   std::optional<Transfer>& transfer = leading()->transfer;
   if (!transfer.has_value() || transfer->to != to.id() || transfer->ordered) return;
-  if (to.match_index() != last_index() || to.rolled_back) return;
+  // One that was set back gets no entries, so it is not level before it has proved the contrary.
+  if (to.match_index() != last_index()) return;
+  FLOTILLA_ASSERT(!to.rolled_back);
   transfer->ordered = true;
   send(to.id(), TimeoutNow{});
 }

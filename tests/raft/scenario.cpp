@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <map>
 #include <sstream>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -246,6 +247,7 @@ void Scenario::set_option(const Words& words) {
       {"tail_bytes_max", &CoreOptions::tail_bytes_max},
       {"committed_bytes_max", &CoreOptions::committed_bytes_max},
       {"unapplied_bytes_max", &CoreOptions::unapplied_bytes_max},
+      {"payload_bytes_max", &CoreOptions::payload_bytes_max},
   };
   const std::uint64_t value = number(words.at(2));
   if (words[1] == "storage_stall_ticks") {
@@ -430,7 +432,9 @@ void Scenario::inject(const Words& words) {
   } else if (kind == "appended") {
     body = AppendReply{.accepted = true, .match_index = Index{value(5)}};
   } else if (kind == "rejected") {
-    body = AppendReply{.accepted = false, .rejected_index = Index{value(5)}, .last_index = Index{value(6)}};
+    AppendReply reply{.accepted = false, .rejected_index = Index{value(5)}, .last_index = Index{value(6)}};
+    if (words.size() > 7) std::tie(reply.conflict_index, reply.conflict_term) = position(words[7]);
+    body = reply;
   } else if (kind == "heartbeat") {
     body = Heartbeat{Index{value(5)}, value(6)};
   } else if (kind == "alive") {
@@ -499,7 +503,16 @@ bool Scenario::execute_snapshot(const Words& words) {
     cluster_->take(number(words[1]));
   } else if (verb == "install") {
     const std::uint64_t id = number(words[1]);
-    if (!cluster_->server(id).offer.has_value() || !cluster_->server(id).received.has_value()) {
+    if (words.size() > 2) {
+      // Whatever a peer's file says, as if it had arrived complete: what is written about it is not traced.
+      const auto [index, index_term] = position(words[2]);
+      const Index configuration_index{words.size() > 3 ? number(words[3]) : 0};
+      cluster_->core(id).snapshot_installed({index, index_term, members_of(words, 4), configuration_index, 0});
+      const Facts facts = cluster_->core(id).facts();
+      say(fmt::format("{} commit {} last {}/{}", id, facts.commit_index.value, facts.last_index.value,
+                      facts.last_term.value));
+      for (const Message& message : cluster_->core(id).take_ready().messages) say(to_text(message));
+    } else if (!cluster_->server(id).offer.has_value() || !cluster_->server(id).received.has_value()) {
       say("nothing to install");
     } else {
       cluster_->install(id);

@@ -229,6 +229,27 @@ TEST_CASE("an installed snapshot never takes the state back in time (F2, F8)") {
   CHECK(cluster.core(2).last_index() == Index{5});
 }
 
+TEST_CASE("an installed snapshot from before the oldest known term takes nothing back either (F2)") {
+  Cluster cluster = with_a_laggard();
+  REQUIRE_FALSE(cluster.core(2).term_at(Index{2}).has_value());
+  cluster.core(2).snapshot_installed(meta_at(2, 1));
+  CHECK(cluster.core(2).commit_index() == Index{5});
+  CHECK(cluster.core(2).last_index() == Index{5});
+  CHECK_FALSE(cluster.core(2).take_ready().log_restart.has_value());
+}
+
+TEST_CASE("an installed snapshot of an entry in the log commits it, and what was acknowledged after it stays") {
+  Cluster cluster(3);
+  cluster.send(1, 2, 1, AppendRequest{Index{}, Term{}, Index{}, {entry(1, 1), entry(2, 1), entry(3, 1), entry(4, 1)}});
+  cluster.core(2).snapshot_installed(meta_at(3, 1));
+  const Ready ready = cluster.core(2).take_ready();
+  CHECK_FALSE(ready.log_restart.has_value());
+  CHECK(ready.committed.empty());
+  CHECK(cluster.core(2).commit_index() == Index{3});
+  CHECK(cluster.core(2).last_index() == Index{4});
+  CHECK(cluster.core(2).stable_index() == Index{4});
+}
+
 TEST_CASE("answers about a transfer of an earlier leadership, or of a removed member, change nothing (D17, F18)") {
   Cluster cluster(3);
   cluster.elect(1);
