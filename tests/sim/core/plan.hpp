@@ -12,8 +12,9 @@ namespace flotilla::sim {
 /// Virtual time. One tick of an unskewed clock is `tick_units`.
 using Time = std::uint64_t;
 inline constexpr Time tick_units = 1000;
-/// What a heavy tail adds to a message's delay at most.
-inline constexpr Time heavy_delay_max = 20 * tick_units;
+/// What a heavy tail adds to a message's delay: often as much as an election takes, now and then several leaderships.
+inline constexpr Time heavy_delay = 20 * tick_units;
+inline constexpr Time heavy_delay_max = 10 * heavy_delay;
 
 /// Each fault family is off in about a third of the seeds, so that faults do not mask each other.
 struct Plan {

@@ -47,7 +47,7 @@ Time World::delay() {
   if (healed_) return 1 + plan_.delay_min + random_.below(tick_units / 20);
   const Time usual = 1 + plan_.delay_min + draw(plan_.delay_mean);
   if (!plan_.heavy_tail || !chance(20)) return usual;
-  return usual + random_.below(heavy_delay_max);
+  return usual + random_.below(chance(100) ? heavy_delay_max : heavy_delay);
 }
 
 void World::dispatch(raft::Message message) {
