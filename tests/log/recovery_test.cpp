@@ -591,6 +591,14 @@ TEST_CASE("damage that appears while the log is open is noticed by the read and 
     written.flip(path, first.offset + 60);
     says = "no block";
   }
+  SUBCASE("a sound block of another log") {
+    BlockHeader other = first;
+    ++other.stream;
+    std::string header(block_header_bytes, '\0');
+    put_block_header(header.data(), other);
+    written.replace(path, first.offset, header);
+    says = "no block";
+  }
   SUBCASE("an older state of the file") {
     written.replace(path, 0, std::string(4096, '\0'));
     says = "no block";

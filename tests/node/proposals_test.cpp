@@ -14,7 +14,7 @@ using flotilla::node::Refusal;
 namespace {
 
 /// A cluster of one that leads at once, or a follower that never does.
-raft::Core core_of(std::size_t voters) {
+raft::Core core_of(std::size_t voters, std::size_t uncommitted_bytes_max = 1u << 20) {
   raft::Restored restored;
   for (std::size_t i = 1; i <= voters; ++i) restored.configuration.members.push_back({NodeId{i}, "", true});
   restored.configuration_index = Index{1};
@@ -23,7 +23,7 @@ raft::Core core_of(std::size_t voters) {
   restored.hard_state.term = Term{1};
   restored.commit_index = restored.applied_index = Index{1};
   restored.first_index = Index{2};
-  return raft::Core({.id = NodeId{1}}, std::move(restored));
+  return raft::Core({.id = NodeId{1}, .uncommitted_bytes_max = uncommitted_bytes_max}, std::move(restored));
 }
 
 const Proposals::Refuse allow = [](std::string_view) { return std::nullopt; };
@@ -72,6 +72,25 @@ TEST_CASE("nothing but the opening of the session is sent before it is open") {
   world.proposals.propose(core, 1, allow);
   CHECK(core.last_index() == before + 2);
   CHECK_FALSE(world.proposals.has_unplaced());
+}
+
+TEST_CASE("an overloaded leader refuses a call only while no copy of it is under way") {
+  World world;
+  raft::Core core = core_of(1, 1);
+  lead(core);
+  world.proposals.session_opened();
+  const std::uint64_t first = world.call();
+  world.proposals.propose(core, 1, allow);  // not durable, so nothing else is taken
+  world.proposals.place_again();
+  world.proposals.propose(core, 1, allow);
+  CHECK_FALSE(world.ended.contains(first));
+  CHECK(world.proposals.has_unplaced());
+
+  world.proposals.forget({first});
+  const std::uint64_t second = world.call();
+  world.proposals.propose(core, 1, allow);
+  REQUIRE(world.ended.contains(second));
+  CHECK(world.ended.at(second).error() == Errc::overloaded);
 }
 
 TEST_CASE("a call that was never sent ends as refused, one that was as unknown") {

@@ -1,0 +1,114 @@
+// What a member says waits for its own disk: three real members in virtual time, and disks that stand still.
+#include <algorithm>
+
+#include <doctest/doctest.h>
+
+#include "sim/member/member.hpp"
+#include "support/temp_dir.hpp"
+
+using namespace flotilla;
+using namespace flotilla::sim;
+using namespace std::chrono_literals;
+
+namespace {
+
+struct Members {
+  Members() {
+    for (std::size_t i = 0; i < 3; ++i) {
+      MemberOptions options;
+      options.host = "10.0.0." + std::to_string(i + 1);
+      options.directory = directory / std::to_string(i);
+      options.found = i == 0;
+      if (i > 0) options.join = "10.0.0.1:7000";
+      options.disk_delay = options.apply_delay = 100us;
+      all.push_back(std::make_unique<SimMember>(scheduler, network, history, oracle, options));
+      REQUIRE(all.back()->start().has_value());
+    }
+    const auto formed = [this] {
+      const auto lines = all[0]->status().members;
+      return lines.size() == 3 && std::all_of(lines.begin(), lines.end(), [](auto& line) { return line.voter; });
+    };
+    REQUIRE(scheduler.run_until(formed, 120s));
+    scheduler.run_for(5s);
+  }
+  /// nullptr: nobody leads.
+  SimMember* leader() {
+    for (const auto& member : all) {
+      if (member->running() && member->status().role == Role::leader) return member.get();
+    }
+    return nullptr;
+  }
+  void pause_disks_but(const SimMember* spared, Duration span) {
+    for (const auto& member : all) {
+      if (member->running() && member.get() != spared) member->pause_disk(scheduler.now() + span);
+    }
+  }
+
+  test::TempDir directory;
+  test::SimScheduler scheduler{11};
+  test::SimNetwork network{scheduler};
+  History history;
+  Oracle oracle{[this](std::string what) { history.broken(std::move(what)); }};
+  std::vector<std::unique_ptr<SimMember>> all;
+};
+
+}  // namespace
+
+TEST_SUITE_BEGIN("node.durability");
+
+TEST_CASE("what only the leader's disk has is not committed: followers answer when theirs have it (B24)") {
+  Members members;
+  SimMember* const leader = members.leader();
+  REQUIRE(leader != nullptr);
+  const Index before = leader->status().commit_index;
+  members.pause_disks_but(leader, 2s);
+  leader->append("list", false, 30s);
+  members.scheduler.run_for(1500ms);
+  CHECK(leader->status().last_index > before);
+  CHECK(leader->status().commit_index == before);
+  members.scheduler.run_for(3s);
+  CHECK(leader->status().commit_index > before);
+  CHECK(members.history.succeeded() == 1);
+}
+
+TEST_CASE("what only the followers' disks have is committed, and applied by the leader once its own has it (B23)") {
+  Members members;
+  SimMember* const leader = members.leader();
+  REQUIRE(leader != nullptr);
+  const Index before = leader->status().commit_index;
+  leader->pause_disk(members.scheduler.now() + 2s);
+  leader->append("list", false, 30s);
+  members.scheduler.run_for(1500ms);
+  const Status status = leader->status();
+  CHECK(status.commit_index > before);
+  CHECK(status.stable_index == before);
+  CHECK(status.applied_index == before);
+  members.scheduler.run_for(3s);
+  CHECK(leader->status().applied_index == leader->status().commit_index);
+}
+
+TEST_CASE("no vote counts before it is on its voter's disk (A3)") {
+  Members members;
+  SimMember* const former = members.leader();
+  REQUIRE(former != nullptr);
+  members.pause_disks_but(former, 10s);
+  former->close();
+  members.scheduler.run_for(9s);
+  CHECK(members.leader() == nullptr);
+  members.scheduler.run_for(20s);
+  CHECK(members.leader() != nullptr);
+}
+
+TEST_CASE("calls that were under way to a leader that died reach the next, also if that is the caller itself") {
+  Members members;
+  SimMember* const former = members.leader();
+  REQUIRE(former != nullptr);
+  former->pause(members.scheduler.now() + 60s);
+  for (const auto& member : members.all) {
+    if (member.get() != former) member->append("list", false, 20s);
+  }
+  members.scheduler.run_for(15s);
+  CHECK(members.history.succeeded() == 2);
+}
+
+TEST_SUITE_END();
