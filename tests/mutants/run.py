@@ -60,6 +60,7 @@ def checks(seeds):
         Check("durability", "tests/node/test_durability", everything),
         Check("member_sim", "tests/sim/member/member_sim", everything, member_slices, 120),
         Check("node", "tests/node/test_node", everything, timeout=240),
+        Check("members", "tests/node/test_members", everything, timeout=240),
     ]
 
 

@@ -19,7 +19,7 @@ constexpr CallOptions soon{.timeout = 300ms};
 
 /// Long enough that nobody is elected by silence while a test looks.
 void slow_elections(Options& options) {
-  options.election_timeout = 10s;
+  options.election_timeout = 3s;
 }
 
 std::optional<Member> line_of(DB& db, NodeId id) {
