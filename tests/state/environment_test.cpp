@@ -323,4 +323,15 @@ TEST_CASE("what cannot be opened says why") {
   CHECK(Store::open(file, test_commands()).error() == Errc::io_error);
 }
 
+TEST_CASE("LMDB syncs at each commit, unless it was told not to") {
+  for (const bool sync : {true, false}) {
+    TempDir dir;
+    const auto env = flotilla::state::Environment::open({dir.path() / "state", 1u << 20, 4, sync}).value();
+    unsigned flags = 0;
+    REQUIRE(mdb_env_get_flags(env->handle(), &flags) == 0);
+    CHECK(((flags & MDB_NOSYNC) == 0) == sync);
+    CHECK((flags & (MDB_NOMETASYNC | MDB_WRITEMAP | MDB_MAPASYNC)) == 0);
+  }
+}
+
 TEST_SUITE_END();

@@ -3,7 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <cerrno>
+#include <filesystem>
+#include <string>
+#include <vector>
 
+#include "state/directory.hpp"
+#include "state/snapshot.hpp"
 #include "state/support.hpp"
 
 using namespace state_test;
@@ -30,10 +35,18 @@ Plan put_plan;
 Plan commit_plan;
 Plan get_plan;
 int begun = 0;
+std::vector<std::string> synced;  ///< files and directories, in order
 
 }  // namespace
 
 extern "C" {
+int __real_fsync(int descriptor);
+int __wrap_fsync(int descriptor) {
+  std::error_code ignored;
+  const auto path = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(descriptor), ignored);
+  synced.push_back(path.filename());
+  return __real_fsync(descriptor);
+}
 int __real_mdb_put(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data, unsigned flags);
 int __wrap_mdb_put(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data, unsigned flags) {
   if (const int code = put_plan.next(); code != 0) return code;
@@ -97,6 +110,34 @@ TEST_CASE("any call of LMDB that fails stops apply with its reason, takes nothin
       CHECK(rig.read().table("t").get("n") == "2");
     }
   }
+}
+
+TEST_CASE("every step of an installation is durable before the next") {
+  Rig source;
+  flotilla::raft::Configuration configuration;
+  configuration.members.push_back({NodeId{7}, "here", true});
+  REQUIRE(source.apply({entry_of(EntryType::configuration, 1, flotilla::raft::encode(configuration))}));
+  TempDir dir;
+  const auto copy = source.store().copy(dir.path() / "copy").value();
+  const std::filesystem::path data = dir.path() / "data";
+  std::filesystem::create_directory(data);
+  using Steps = std::vector<std::string>;
+  synced.clear();
+  auto directory = flotilla::state::Directory::create(data, true).value();
+  CHECK(synced == Steps{"data"});
+  synced.clear();
+  auto writer =
+      flotilla::state::SnapshotWriter::create({directory.incoming(), copy.bytes(), copy.hash(), true}).value();
+  REQUIRE(writer.write(copy.read(0, copy.bytes()).value()));
+  CHECK(synced.empty());
+  const auto received = writer.finish().value();
+  CHECK(synced == Steps{"data.mdb", "state.2.tmp"});
+  synced.clear();
+  REQUIRE(directory.stage({received.index, received.term}));
+  CHECK(synced == Steps{"installed", "state.2.tmp", "data"});
+  synced.clear();
+  REQUIRE(directory.publish());
+  CHECK(synced == Steps{"data"});
 }
 
 TEST_CASE("a commit that fails publishes nothing, and a reader does not wait for it") {

@@ -67,7 +67,8 @@ TEST_CASE("a session's commands are sorted, distinct, well-formed and bounded, o
   CHECK_FALSE(decoded({""}));
   CHECK_FALSE(decoded({std::string(129, 'n')}));
   std::vector<std::string> many;
-  for (int i = 10'000; i < 10'000 + static_cast<int>(flotilla::Commands::commands_max) + 1; ++i) many.push_back(std::to_string(i));
+  for (int i = 10'000; i < 10'000 + static_cast<int>(flotilla::Commands::commands_max) + 1; ++i)
+    many.push_back(std::to_string(i));
   CHECK_FALSE(decoded(many));
   many.pop_back();
   CHECK(decoded(many));

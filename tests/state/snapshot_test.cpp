@@ -123,6 +123,21 @@ TEST_CASE("a copy says where it stands, and is received whole") {
         Store::content_hash(source.store().read().value()).value());
 }
 
+TEST_CASE("a copy leaves out what the database does not use any more") {
+  Source source;
+  for (int i = 0; i < 50; ++i) {
+    REQUIRE(source.run([](WriteTxn& txn) -> Result<Bytes> {
+      static_cast<void>(txn.table("t").put("large", std::string(100'000, 'x')));
+      return Bytes();
+    }));
+    REQUIRE(source.run([](WriteTxn& txn) -> Result<Bytes> {
+      static_cast<void>(txn.table("t").remove("large"));
+      return Bytes();
+    }));
+  }
+  CHECK(source.copy().bytes() * 2 < source.store().file_bytes());
+}
+
 TEST_CASE("a copy is of one moment, while the database goes on") {
   Source source;
   source.fill(50);
@@ -154,7 +169,12 @@ TEST_CASE("what arrives differently is refused, and nothing changes") {
     CHECK(receive(bytes.substr(0, bytes.size() - 1), bytes.size()).error() == Errc::damaged);
   }
   SUBCASE("longer") {
-    CHECK(receive(bytes + "x", bytes.size()).error() == Errc::damaged);
+    auto writer = SnapshotWriter::create({target.directory().incoming(), bytes.size(), copy.hash(), true}).value();
+    CHECK(writer.write(bytes + "x").error() == Errc::damaged);  // not a byte of it goes to the disk
+    CHECK(writer.written() == 0);
+  }
+  SUBCASE("with room for more than its hash covers") {
+    CHECK(receive(bytes, bytes.size() + 4096).error() == Errc::damaged);
   }
   SUBCASE("of another length than announced") {
     CHECK(receive(bytes.substr(0, bytes.size() - 1), bytes.size() - 1).error() == Errc::damaged);
@@ -206,15 +226,15 @@ TEST_CASE("numbers in a file from elsewhere that lead out of it are refused befo
       for (const int value : values) bytes[meta + offset++] = static_cast<char>(value);
       return bytes;
     };
-    CHECK(receive(with(10, {0, 0})).error() == Errc::damaged);                 // flags
-    CHECK(receive(with(16, {0})).error() == Errc::damaged);                    // magic
-    CHECK(receive(with(20, {2})).error() == Errc::damaged);                    // version
-    CHECK(receive(with(40, {0, 0, 0, 0})).error() == Errc::damaged);           // page size
-    CHECK(receive(with(40, {1, 16, 0, 0})).error() == Errc::damaged);          // page size
-    CHECK(receive(with(40, {0, 32, 0, 0})).error() == Errc::damaged);          // page size
-    CHECK(receive(with(46, {33})).error() == Errc::damaged);                   // depth
-    CHECK(receive(with(80, {255, 255, 255, 0, 0, 0, 0, 0})).error() == Errc::damaged);        // root of the free pages
-    CHECK(receive(with(88 + 40, {255, 255, 0, 0})).error() == Errc::damaged);  // root of the tables
+    CHECK(receive(with(10, {0, 0})).error() == Errc::damaged);                          // flags
+    CHECK(receive(with(16, {0})).error() == Errc::damaged);                             // magic
+    CHECK(receive(with(20, {2})).error() == Errc::damaged);                             // version
+    CHECK(receive(with(40, {0, 0, 0, 0})).error() == Errc::damaged);                    // page size
+    CHECK(receive(with(40, {1, 16, 0, 0})).error() == Errc::damaged);                   // page size
+    CHECK(receive(with(40, {0, 32, 0, 0})).error() == Errc::damaged);                   // page size
+    CHECK(receive(with(46, {33})).error() == Errc::damaged);                            // depth
+    CHECK(receive(with(80, {255, 255, 255, 0, 0, 0, 0, 0})).error() == Errc::damaged);  // root of the free pages
+    CHECK(receive(with(88 + 40, {255, 255, 0, 0})).error() == Errc::damaged);           // root of the tables
     CHECK(receive(with(88 + 40, {1, 0})).error() == Errc::damaged);
     CHECK(receive(with(136, {255, 255, 255})).error() == Errc::damaged);  // last page
     CHECK(receive(with(136, {0, 0, 0})).error() == Errc::damaged);
@@ -362,6 +382,17 @@ TEST_CASE("if the change itself fails, the store is over: either database may be
   CHECK(target.store().read());
 }
 
+TEST_CASE("as long as the link leads to the old database, that is there") {
+  Source source;
+  Target target;
+  REQUIRE(target.store().apply(std::vector{configuration_entry(1), command_entry(2, "put", {"t", "k", "old"})}));
+  const auto received = target.receive(source.copy()).value();
+  std::filesystem::create_directories(target.path() / "state.link.tmp" / "in the way");
+  CHECK_FALSE(target.install(received));
+  target.reopen();
+  CHECK(target.get("k") == "old");
+}
+
 TEST_CASE("an interruption before the change leaves the old database, after it the new one") {
   Source source;
   const SnapshotCopy copy = source.copy();
@@ -419,7 +450,17 @@ TEST_CASE("the mark of an installed snapshot survives, and a new one replaces it
   mark = target.directory().mark().value();
   REQUIRE(mark);
   CHECK(mark->index == Index{13});
-  std::ofstream(target.directory().path() / "installed") << "FTINgarbage";
+  const std::filesystem::path path = target.directory().path() / "installed";
+  std::ifstream file(path, std::ios::binary);
+  const std::string good{std::istreambuf_iterator<char>(file), {}};
+  for (std::size_t i = 0; i < good.size(); ++i) {
+    std::string flipped = good;
+    flipped[i] = static_cast<char>(flipped[i] ^ 1);
+    std::ofstream(path, std::ios::binary) << flipped;
+    CAPTURE(i);
+    CHECK(target.directory().mark().error() == Errc::damaged);
+  }
+  std::ofstream(path) << "FTINgarbage";
   CHECK(target.directory().mark().error() == Errc::damaged);
 }
 
