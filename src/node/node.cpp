@@ -53,6 +53,15 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
       applier_(parts.loop, parts.apply_executor, parts.store, parts.calls, options_.batch,
                {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
                 .failed = [this](const Error& error) { fail_stop(error); }}),
+      checkpoints_(parts.loop, parts.apply_executor, parts.bulk_executor, parts.store, options_.checkpoints,
+                   options_.log_sink,
+                   {.done = [] {},
+                    .failed =
+                        [this](const Error& error) {
+                          fail_stop(Error(error.code(), "the database cannot be made durable: " + error.message() +
+                                                            "; the log has all of it, restart the member when it is "
+                                                            "mended"));
+                        }}),
       changes_(make_changes()),
       applied_index_(parts.store.applied_index()),
       log_first_index_(parts.log.recovered().first_index) {}
@@ -366,7 +375,9 @@ void Node::release_durable() {
   }
 }
 
-/// The state is synced at each commit, so it must not run ahead of the own log: after a crash the log has to reach it.
+/// The state must not run ahead of the own log: a checkpoint of it may become durable at any time, and after a crash
+/// the log has to reach it.
+
 void Node::apply_stable() {
   std::vector<raft::Entry> entries;
   while (!committed_.empty() && committed_.front().index <= core_.stable_index()) {
@@ -388,6 +399,7 @@ void Node::read_log(const raft::LogRead& wanted) {
 void Node::applied(Applier::Progress progress) {
   // Entries that a snapshot included may be handed to apply after it.
   applied_index_ = std::max(applied_index_, progress.applied_index);
+  checkpoints_.applied(progress.bytes);
   if (stopped_) return;
   core_.applied(applied_index_);
   if (!take_progress(progress)) return;
@@ -426,7 +438,10 @@ void Node::install_snapshot(const raft::SnapshotOffer& offer) {
 }
 
 void Node::installed(const state::Applied& received, Result<Applier::Progress> installed) {
-  if (installed) applied_index_ = received.index;
+  if (installed) {
+    applied_index_ = received.index;
+    checkpoints_.replaced();
+  }
   if (stopped_) return;
   snapshot_receiver_->release();
   schedule();
@@ -454,7 +469,8 @@ std::optional<SnapshotSender::Peer> Node::receiver_of_snapshot(NodeId id) const 
                               .matched = matched};
 }
 
-/// Keeps what a slow follower may still need, and what those need that a snapshot is on its way to.
+/// Keeps what a restart needs, what a slow follower may still need, and what those need that a snapshot is on its way
+/// to.
 void Node::trim_log() {
   if (snapshot_receiver_) snapshot_receiver_->tick();
   if (snapshot_sender_) {
@@ -463,8 +479,10 @@ void Node::trim_log() {
       snapshot_sender_->end_all("the log has reached Options::log_bytes_max while it was kept for it");
     }
   }
-  if (applied_index_.value <= options_.trailing_entries) return;
-  Index first{applied_index_.value - options_.trailing_entries};  // the newest applied one stays, for its term
+  const Index checkpoint = checkpoints_.index();
+  if (checkpoint.value <= options_.trailing_entries) return;
+  Index first{checkpoint.value - options_.trailing_entries};  // the checkpoint's own stays, for its term
+
   if (snapshot_sender_) {
     if (const auto needed = snapshot_sender_->first_needed()) first = std::min(first, *needed);
   }
@@ -528,6 +546,7 @@ void Node::tick() {
   ticks_without_leader_ = leader_known ? 0 : ticks_without_leader_ + 1;
   if (ticks_without_leader_ == 2 * core_options(options_).election_ticks && !joiner_) look_for_cluster();
   maintain_members();
+  checkpoints_.tick();
   trim_log();
   publish_progress();
   protect_log();
@@ -557,6 +576,8 @@ void Node::publish() {
   status_.last_index = core_.last_index();
   status_.stable_index = core_.stable_index();
   status_.first_index = log_first_index_;
+  status_.checkpoint_index = checkpoints_.index();
+
   status_.snapshots_installed = snapshots_installed_;
   if (status_.members != core_.configuration().members) status_.members = core_.configuration().members;
   if (leader == nullptr) {

@@ -21,6 +21,7 @@ namespace {
 /// A log that is soon cut.
 void short_log(Options& options) {
   options.trailing_entries = 5;
+  options.checkpoint_interval = std::chrono::milliseconds(20);
   options.log_cache_bytes = 8u << 10;
   options.segment_bytes = 64u << 10;
 }
@@ -247,7 +248,7 @@ struct Interrupted {
     auto writer = state::SnapshotWriter::create({directory.incoming(), copy.bytes(), copy.hash(), true}).value();
     REQUIRE(writer.write(copy.read(0, copy.bytes()).value()));
     REQUIRE(writer.finish());
-    REQUIRE(directory.stage({Index{index}, Term{term}}));
+    REQUIRE(directory.stage());
     REQUIRE(directory.publish());
   }
 
@@ -318,7 +319,10 @@ TEST_CASE("without the mark the same finding is damage") {
   Interrupted member;
   member.write_log(1, 10, 2);
   member.install(50, 3);
-  std::filesystem::remove(member.options.data_dir / "state" / "installed");
+  auto checkpoint = state::read_checkpoint(member.options.data_dir / "state").value();
+  checkpoint.installed = false;
+  REQUIRE(state::write_checkpoint(member.options.data_dir / "state", checkpoint, false));
+
   const auto started = member.start();
   REQUIRE_FALSE(started);
   CHECK(started.error() == Errc::damaged);

@@ -87,6 +87,7 @@ TEST_CASE("any call of LMDB that fails stops apply with its reason, takes nothin
       Rig rig;
       REQUIRE(rig.session(1, 1, 5));
       REQUIRE(rig.command("count", {"t", "n"}, {5, 1}));
+      REQUIRE(rig.store().checkpoint());
       put_plan = {after, one.code, 1};
       const std::vector<Entry> entries{command_entry(3, "count", {"t", "n"}, {5, 2}),
                                        command_entry(4, "put", {"new", "k", "v"}, {5, 3})};
@@ -131,10 +132,11 @@ TEST_CASE("every step of an installation is durable before the next") {
   REQUIRE(writer.write(copy.read(0, copy.bytes()).value()));
   CHECK(synced.empty());
   const auto received = writer.finish().value();
-  CHECK(synced == Steps{"data.mdb", "state.2.tmp"});
+  CHECK(synced == Steps{"data.mdb", "checkpoint.tmp", "state.2.tmp"});
   synced.clear();
-  REQUIRE(directory.stage({received.index, received.term}));
-  CHECK(synced == Steps{"installed", "state.2.tmp", "data"});
+  CHECK(received.index == Index{1});
+  REQUIRE(directory.stage());
+  CHECK(synced == Steps{"data"});
   synced.clear();
   REQUIRE(directory.publish());
   CHECK(synced == Steps{"data"});
@@ -143,6 +145,7 @@ TEST_CASE("every step of an installation is durable before the next") {
 TEST_CASE("a commit that fails publishes nothing, and a reader does not wait for it") {
   Rig rig;
   REQUIRE(rig.command("put", {"t", "k", "1"}));
+  REQUIRE(rig.store().checkpoint());
   commit_plan = {0, ENOSPC, 1};
   CHECK(rig.command("put", {"new", "k", "2"}).error() == Errc::disk_full);
   commit_plan = {};

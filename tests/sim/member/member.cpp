@@ -1,5 +1,7 @@
 #include "member.hpp"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -94,7 +96,9 @@ Result<void> SimMember::start() {
   node.join = options.join;
   node.seed = scheduler_.random();
   node.batch = {64, 1u << 20};
+  node.checkpoints = {options_.checkpoint_bytes, options_.checkpoint_bytes, options_.checkpoint_interval};
   node.trailing_entries = options_.trailing_entries;
+
   node.log_cache_bytes = options_.log_cache_bytes;
   node.sync_state = false;
   node.disk_reserve_bytes = 0;
@@ -128,7 +132,20 @@ void SimMember::stop_threads() {
 void SimMember::lose_power(const Survives& survives) {
   if (running()) stop_threads();
   files_->crash(survives);
+  if (!survives()) lose_meta_pages();
   end();
+}
+
+/// LMDB's record of its newest transaction did not survive. (What else of the database may be lost is for crash
+/// images.)
+void SimMember::lose_meta_pages() const {
+  constexpr std::uint64_t meta_bytes = 152;
+  constexpr std::uint64_t page_bytes = 4096;
+  auto file = state::FileHandle::open(options_.directory / "state" / "data.mdb", O_RDWR);
+  if (!file) return;  // there is none yet
+  for (const std::uint64_t offset : {std::uint64_t{0}, page_bytes}) {
+    static_cast<void>(file->write_at(offset, std::string(meta_bytes, '\xff')));
+  }
 }
 
 void SimMember::kill() {
@@ -140,6 +157,7 @@ void SimMember::close() {
   running_->node->stop(Error(Errc::shutting_down, "closed"));
   stop_threads();
   running_->node->loop_ended();
+  static_cast<void>(running_->started->store->checkpoint());
   end();
 }
 
@@ -243,10 +261,10 @@ Result<DiskLog> SimMember::read() const {
 }
 
 /// A snapshot is in force, and the log does not begin anew after it yet: a start would see to that first.
-std::optional<state::InstallMark> SimMember::ahead() const {
-  if (running_->started->store->applied_index() <= running_->started->log->last_index()) return std::nullopt;
-  const auto mark = running_->started->directory->mark();
-  return mark ? *mark : std::nullopt;
+std::optional<state::Checkpoint> SimMember::ahead() const {
+  state::Checkpoint checkpoint = running_->started->store->last_checkpoint();
+  if (!checkpoint.installed || checkpoint.index <= running_->started->log->last_index()) return std::nullopt;
+  return checkpoint;
 }
 
 std::optional<Term> SimMember::durable_term(Index index) const {
