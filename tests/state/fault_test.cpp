@@ -2,9 +2,13 @@
 // LMDB is the real one.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cerrno>
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "state/directory.hpp"
@@ -34,7 +38,9 @@ struct Plan {
 Plan put_plan;
 Plan commit_plan;
 Plan get_plan;
+std::function<void()> after_commit;  ///< of the next one that succeeds
 int begun = 0;
+std::atomic<int> reads_begun = 0;
 std::vector<std::string> synced;  ///< files and directories, in order
 
 }  // namespace
@@ -58,7 +64,9 @@ int __wrap_mdb_txn_commit(MDB_txn* txn) {
     mdb_txn_abort(txn);
     return code;
   }
-  return __real_mdb_txn_commit(txn);
+  const int code = __real_mdb_txn_commit(txn);
+  if (const auto then = std::exchange(after_commit, {}); then && code == 0) then();
+  return code;
 }
 int __real_mdb_get(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data);
 int __wrap_mdb_get(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data) {
@@ -68,7 +76,9 @@ int __wrap_mdb_get(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data) {
 int __real_mdb_txn_begin(MDB_env* env, MDB_txn* parent, unsigned flags, MDB_txn** txn);
 int __wrap_mdb_txn_begin(MDB_env* env, MDB_txn* parent, unsigned flags, MDB_txn** txn) {
   if (flags == 0) ++begun;
-  return __real_mdb_txn_begin(env, parent, flags, txn);
+  const int code = __real_mdb_txn_begin(env, parent, flags, txn);
+  if ((flags & MDB_RDONLY) != 0) ++reads_begun;
+  return code;
 }
 }
 
@@ -153,6 +163,25 @@ TEST_CASE("a commit that fails publishes nothing, and a reader does not wait for
   rig.reopen();
   CHECK(rig.command("put", {"new", "k", "2"}));
   CHECK(rig.read().table("new").get("k") == "2");
+}
+
+TEST_CASE("a reader that comes between a commit and its new table's handle waits for the handle") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "1"}));
+  std::thread reader;
+  std::string read;
+  after_commit = [&] {
+    const int before = reads_begun;
+    reader = std::thread([&] {
+      const auto txn = rig.store().read();
+      read = txn && txn->index() == Index{2} ? txn->table("new").get("k").value_or("no such table") : "an old state";
+    });
+    // The data of the commit is in its view, and it holds the lock that publishing the handle needs.
+    while (reads_begun == before) std::this_thread::yield();
+  };
+  REQUIRE(rig.command("put", {"new", "k", "2"}));
+  reader.join();
+  CHECK(read == "2");
 }
 
 TEST_CASE("a batch that fills a transaction is run again in parts, and nothing is applied twice") {
