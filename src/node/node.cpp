@@ -54,8 +54,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
                 .failed = [this](const Error& error) { fail_stop(error); }}),
       changes_(make_changes()),
-      applied_index_(parts.store.applied_index()),
-      log_first_index_(parts.log.recovered().first_index) {}
+      applied_index_(parts.store.applied_index()) {}
 
 Node::~Node() = default;
 
@@ -135,7 +134,7 @@ void Node::start() {
                                                    [this](NodeId id) {
                                                      const raft::Configuration& known = core_.configuration();
                                                      if (core_.leader_id()) return core_.leader_id() == id;
-                                                     return known.empty() || known.contains(id);
+                                                     return known.members.empty() || known.contains(id);
                                                    },
                                            });
     admission_ = std::make_unique<Admission>(
@@ -337,7 +336,6 @@ void Node::write(raft::Ready& ready) {
   }
   unfinished_.push_back(std::move(unfinished));
   if (ready.must_write()) {
-    if (ready.log_restart) log_first_index_ = ready.log_restart->index.next();
     log_writer_.submit(
         {ready.sequence, ready.hard_state, std::move(ready.log_restart), std::move(ready.entries), ready.commit_index});
   }
@@ -414,7 +412,7 @@ void Node::send_snapshot(NodeId peer) {
   const raft::Configuration& configuration = core_.configuration();
   const Member* member = configuration.find(peer);
   if (member == nullptr || member->address.empty() || !snapshot_sender_) return core_.snapshot_failed(peer);
-  snapshot_sender_->send(*member, core_.term(), log_first_index_);
+  snapshot_sender_->send(*member, core_.term(), core_.facts().first_index);
 }
 
 void Node::install_snapshot(const raft::SnapshotOffer& offer) {
@@ -471,9 +469,7 @@ void Node::trim_log() {
   if (first <= trim_wanted_) return;
   trim_wanted_ = first;
   log_writer_.trim(first, [this](Index left) {
-    if (stopped_ || left <= log_first_index_) return;
-    log_first_index_ = left;
-    core_.trimmed(left);
+    if (!stopped_) core_.trimmed(left);
   });
 }
 
@@ -556,7 +552,7 @@ void Node::publish() {
   status_.commit_index = core_.commit_index();
   status_.last_index = core_.last_index();
   status_.stable_index = core_.stable_index();
-  status_.first_index = log_first_index_;
+  status_.first_index = core_.facts().first_index;
   status_.snapshots_installed = snapshots_installed_;
   if (status_.members != core_.configuration().members) status_.members = core_.configuration().members;
   if (leader == nullptr) {

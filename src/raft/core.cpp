@@ -76,11 +76,6 @@ Core::State::State(const CoreOptions& wanted, Restored restored)
     tail.append(std::move(entry));
   }
   drop_old_configurations();
-  // A snapshot that was installed, before the log and the term that go with it were written.
-  if (tail.last_term() > term) {
-    term = tail.last_term();
-    voted_for = NodeId{};
-  }
   shown_term = term;
   reset_election_timer();
   checked = facts();
@@ -193,11 +188,12 @@ void Core::State::become_follower(Term new_term, NodeId leader) {
 }
 
 bool Core::State::has_ready() const {
-  if (hard_state_dirty || configuration_dirty || offer_dirty || log_restart.has_value()) return true;
+  // A new term is hard state, and a log that begins anew has a new configuration.
+  if (hard_state_dirty || configuration_dirty || offer_dirty) return true;
   if (last_index() > durability.queued_index() || commit_index > delivered_index) return true;
   if (!outgoing.empty() || !gated.empty() || !answered_reads.empty()) return true;
   if (!log_reads.empty() || !snapshot_sends.empty()) return true;
-  if (role() != shown_role || term != shown_term || leader_id != shown_leader) return true;
+  if (role() != shown_role || leader_id != shown_leader) return true;
   return leading() != nullptr && (leading()->flush || reads_wait_for_round());
 }
 
@@ -327,7 +323,6 @@ const char* Core::State::broken() const {
 Core::Core(const CoreOptions& options, Restored restored)
     : state_(std::make_unique<State>(options, std::move(restored))) {}
 Core::~Core() = default;
-Core::Core(Core&&) noexcept = default;
 
 void Core::tick() {
   state_->tick();
