@@ -2,6 +2,7 @@
 #include "raft/core.hpp"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -296,12 +297,10 @@ const char* Core::State::broken() const {
   if (const char* name = tail.broken()) return name;
   for (std::size_t i = 1; i < configurations.size(); ++i) {
     const ConfigurationAt& here = configurations[i];
-    if (here.index <= commit_index && i + 1 < configurations.size() && configurations[i + 1].index <= commit_index) {
-      return "only the newest committed configuration is kept";
-    }
+    if (here.index <= commit_index) return "only the newest committed configuration is kept";
     if (!tail.in_memory(here.index)) return "an uncommitted configuration is in the log";
-    if (tail.at(here.index).payload.view() != encode(here.configuration))
-      return "the configuration is what its entry says";
+    const std::string_view payload = tail.at(here.index).payload.view();
+    if (payload != encode(here.configuration)) return "a configuration is what its entry says";
   }
   for (Index index = std::max(tail.memory_first_index(), configuration_index().next()); index <= last_index();
        ++index) {
@@ -311,8 +310,8 @@ const char* Core::State::broken() const {
   for (const Progress& peer : leading()->peers) {
     if (const char* name = peer.broken()) return name;
     if (peer.match_index() > last_index()) return "no follower matches beyond the leader's log";
-    if (peer.leaving == configuration().contains(peer.id()))
-      return "exactly those outside the configuration are leaving";
+    const bool belongs = configuration().contains(peer.id());
+    if (peer.leaving == belongs) return "exactly those outside the configuration are leaving";
   }
   for (NodeId id : configuration().ids()) {
     if (id != options.id && peer(id) == nullptr) return "a leader follows every member's progress";
