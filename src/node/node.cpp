@@ -435,7 +435,6 @@ void Node::installed(const state::Applied& received, Result<Applier::Progress> i
   }
   ++snapshots_installed_;
   log_line(options_.log_sink, LogLevel::info, "installed a snapshot as of {}", received.index.value);
-  while (!committed_.empty() && committed_.front().index <= received.index) committed_.pop_front();
   core_.snapshot_installed(meta_of(received));
   if (core_.commit_index() < received.index) {
     return fail_stop(Error(Errc::stopped, "the log cannot follow the snapshot that was installed"));
