@@ -74,15 +74,14 @@ void Checkpoints::finished(const std::shared_ptr<Running>& running, const Result
     return;
   }
   if (!result) return events_.failed(result.error());
-  if (running->obsolete) return;
   last_at_ = loop_.now();
   log_bytes_ -= running->log_bytes;
   index_ = store_.last_checkpoint().index;
-  events_.done();
 }
 
 void Checkpoints::replaced() {
-  if (running_) running_->obsolete = true;
+  if (running_) running_->log_bytes = 0;
+
   index_ = store_.last_checkpoint().index;
   log_bytes_ = 0;
   last_at_ = loop_.now();

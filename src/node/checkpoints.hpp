@@ -23,14 +23,14 @@ class Checkpoints {
     Duration interval{};
   };
   struct Events {
-    std::function<void()> done;
     std::function<void(const Error&)> failed;  ///< a local fault
   };
   Checkpoints(Loop& loop, Executor& apply, Executor& bulk, state::Store& store, Limits limits, LogSink log_sink,
               Events events);
   ~Checkpoints();
 
-  /// So many bytes of entries were applied.
+  /// Entries of so many bytes in the log were applied.
+
   void applied(std::uint64_t bytes) { log_bytes_ += bytes; }
   void tick();
   /// Another database was put in this one's place, with a checkpoint of its own.
@@ -41,8 +41,7 @@ class Checkpoints {
  private:
   struct Running {
     std::shared_ptr<state::Store::NewCheckpoint> checkpoint;
-    std::uint64_t log_bytes = 0;  ///< applied when it was wanted
-    bool obsolete = false;        ///< loop
+    std::uint64_t log_bytes = 0;  ///< on the loop: applied when it was wanted
   };
   bool due() const;
   void begin();

@@ -55,16 +55,14 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                 .failed = [this](const Error& error) { fail_stop(error); }}),
       checkpoints_(parts.loop, parts.apply_executor, parts.bulk_executor, parts.store, options_.checkpoints,
                    options_.log_sink,
-                   {.done = [] {},
-                    .failed =
+                   {.failed =
                         [this](const Error& error) {
                           fail_stop(Error(error.code(), "the database cannot be made durable: " + error.message() +
                                                             "; the log has all of it, restart the member when it is "
                                                             "mended"));
                         }}),
       changes_(make_changes()),
-      applied_index_(parts.store.applied_index()),
-      log_first_index_(parts.log.recovered().first_index) {}
+      applied_index_(parts.store.applied_index()) {}
 
 Node::~Node() = default;
 
@@ -144,7 +142,7 @@ void Node::start() {
                                                    [this](NodeId id) {
                                                      const raft::Configuration& known = core_.configuration();
                                                      if (core_.leader_id()) return core_.leader_id() == id;
-                                                     return known.empty() || known.contains(id);
+                                                     return known.members.empty() || known.contains(id);
                                                    },
                                            });
     admission_ = std::make_unique<Admission>(
@@ -346,7 +344,6 @@ void Node::write(raft::Ready& ready) {
   }
   unfinished_.push_back(std::move(unfinished));
   if (ready.must_write()) {
-    if (ready.log_restart) log_first_index_ = ready.log_restart->index.next();
     log_writer_.submit(
         {ready.sequence, ready.hard_state, std::move(ready.log_restart), std::move(ready.entries), ready.commit_index});
   }
@@ -426,7 +423,7 @@ void Node::send_snapshot(NodeId peer) {
   const raft::Configuration& configuration = core_.configuration();
   const Member* member = configuration.find(peer);
   if (member == nullptr || member->address.empty() || !snapshot_sender_) return core_.snapshot_failed(peer);
-  snapshot_sender_->send(*member, core_.term(), log_first_index_);
+  snapshot_sender_->send(*member, core_.term(), core_.facts().first_index);
 }
 
 void Node::install_snapshot(const raft::SnapshotOffer& offer) {
@@ -452,7 +449,6 @@ void Node::installed(const state::Applied& received, Result<Applier::Progress> i
   }
   ++snapshots_installed_;
   log_line(options_.log_sink, LogLevel::info, "installed a snapshot as of {}", received.index.value);
-  while (!committed_.empty() && committed_.front().index <= received.index) committed_.pop_front();
   core_.snapshot_installed(meta_of(received));
   if (core_.commit_index() < received.index) {
     return fail_stop(Error(Errc::stopped, "the log cannot follow the snapshot that was installed"));
@@ -489,9 +485,7 @@ void Node::trim_log() {
   if (first <= trim_wanted_) return;
   trim_wanted_ = first;
   log_writer_.trim(first, [this](Index left) {
-    if (stopped_ || left <= log_first_index_) return;
-    log_first_index_ = left;
-    core_.trimmed(left);
+    if (!stopped_) core_.trimmed(left);
   });
 }
 
@@ -575,9 +569,8 @@ void Node::publish() {
   status_.commit_index = core_.commit_index();
   status_.last_index = core_.last_index();
   status_.stable_index = core_.stable_index();
-  status_.first_index = log_first_index_;
+  status_.first_index = core_.facts().first_index;
   status_.checkpoint_index = checkpoints_.index();
-
   status_.snapshots_installed = snapshots_installed_;
   if (status_.members != core_.configuration().members) status_.members = core_.configuration().members;
   if (leader == nullptr) {

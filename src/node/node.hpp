@@ -188,7 +188,6 @@ class Node {
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
   std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
   Index applied_index_;
-  Index log_first_index_;
   Index trim_wanted_;  ///< asked of the log so far
   std::uint64_t snapshots_installed_ = 0;
   Leadership placed_under_;          ///< whose term the outstanding calls were last sent in

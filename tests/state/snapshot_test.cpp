@@ -460,6 +460,19 @@ TEST_CASE("a snapshot is its own checkpoint, marked as installed until the next 
   CHECK(target.get("k") == "more");
 }
 
+TEST_CASE("a checkpoint that was begun before another database took the place changes nothing") {
+  Source source;
+  Target target;
+  REQUIRE(target.store().apply(std::vector{configuration_entry(1)}));
+  const auto begun = target.store().begin_checkpoint().value();
+  REQUIRE(target.install(target.receive(source.copy()).value()));
+  CHECK(target.store().finish_checkpoint(*begun, [] { return true; }));  // its directory is gone
+  CHECK(target.store().last_checkpoint().index == Index{3});
+  CHECK(target.store().last_checkpoint().installed);
+  target.crash();
+  CHECK(target.get("k") == "first");
+}
+
 TEST_CASE("a directory without its link, or with a link to nowhere, says so") {
   TempDir dir;
   CHECK(Directory::open(dir.path(), true).error() == Errc::not_found);

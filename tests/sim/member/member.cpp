@@ -242,7 +242,6 @@ void SimMember::wipe(std::vector<Address> join) {
     explicit Ghost(DiskLog disk) : disk_(std::move(disk)) {}
     std::optional<Term> durable_term(Index index) const override { return disk_.term_at(index); }
     std::pair<Term, Index> durable_end() const override { return {disk_.last_term(), disk_.last_index()}; }
-    Index durable_begin() const override { return disk_.first_index; }
     Result<DiskLog> read() const override { return disk_; }
 
    private:
@@ -260,11 +259,16 @@ Result<DiskLog> SimMember::read() const {
   return read_disk_log(*files_, log_directory());
 }
 
-/// A snapshot is in force, and the log does not begin anew after it yet: a start would see to that first.
+/// A snapshot is in force, and the log does not begin anew after it yet. It counts as durable: if power were lost now,
+/// a start would begin the log anew after it before anything else. No state is ahead of its log for any other reason.
 std::optional<state::Checkpoint> SimMember::ahead() const {
+  const Index applied = running_->started->store->applied_index();
+  if (applied <= running_->started->log->last_index()) return std::nullopt;
   state::Checkpoint checkpoint = running_->started->store->last_checkpoint();
-  if (!checkpoint.installed || checkpoint.index <= running_->started->log->last_index()) return std::nullopt;
-  return checkpoint;
+  if (checkpoint.installed && checkpoint.index == applied) return checkpoint;
+  history_.broken(fmt::format("{} applied {}, and its log ends at {}", host(), applied.value,
+                              running_->started->log->last_index().value));
+  return std::nullopt;
 }
 
 std::optional<Term> SimMember::durable_term(Index index) const {
@@ -284,12 +288,6 @@ std::pair<Term, Index> SimMember::durable_end() const {
   // A log that was begun anew knows the term before it, and does not say.
   const auto term = last < log.first_index() ? core().term_at(last) : durable_term(last);
   return {term.value_or(Term{}), last};
-}
-
-Index SimMember::durable_begin() const {
-  if (!running()) return disk_.first_index;
-  if (const auto mark = ahead()) return mark->index.next();
-  return running_->started->log->first_index();
 }
 
 void SimMember::pause(Duration until) {

@@ -102,7 +102,6 @@ class SimMember final : public Disk {
 
   std::optional<Term> durable_term(Index index) const override;
   std::pair<Term, Index> durable_end() const override;
-  Index durable_begin() const override;
   Result<DiskLog> read() const override;
 
  private:
