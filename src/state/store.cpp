@@ -86,7 +86,8 @@ bool inside_command() noexcept {
 
 class Store::NewCheckpoint {
  public:
-  static Result<std::shared_ptr<NewCheckpoint>> begin(std::shared_ptr<Environment> env, const Applied& applied) {
+  static Result<std::shared_ptr<NewCheckpoint>> begin(std::shared_ptr<Environment> env, const Applied& applied,
+                                                      bool installed = false) {
     auto pin = env->pin();
     if (!pin) return fail(pin.error());
     auto file = FileHandle::open(env->directory() / "data.mdb", O_RDWR);
@@ -99,7 +100,7 @@ class Store::NewCheckpoint {
     }
     return std::shared_ptr<NewCheckpoint>(
         new NewCheckpoint(std::move(env), std::move(*pin), std::move(*file),
-                          Checkpoint{applied.index, applied.term, false, std::move(*meta)}));
+                          Checkpoint{applied.index, applied.term, installed, std::move(*meta)}));
   }
 
   const std::shared_ptr<Environment>& env() const { return env_; }
@@ -454,7 +455,9 @@ Result<void> Store::Impl::install(const std::filesystem::path& directory,
 Result<std::shared_ptr<Store::NewCheckpoint>> Store::Impl::begin_checkpoint() {
   if (env_->forked()) return fail(Error(Errc::forked));
   if (fault_) return fail(*fault_);
-  return NewCheckpoint::begin(env_, applied_);
+  const Checkpoint before = last_checkpoint();
+  // As long as nothing was applied to it, a received database is what it was: the log may not have followed yet.
+  return NewCheckpoint::begin(env_, applied_, before.installed && before.index == applied_.index);
 }
 
 Result<void> Store::Impl::finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry) {

@@ -452,7 +452,11 @@ TEST_CASE("a snapshot is its own checkpoint, marked as installed until the next 
   target.crash();
   CHECK(target.store().last_checkpoint().installed);
   CHECK(target.store().last_checkpoint().index == Index{3});
-  CHECK(target.store().last_checkpoint().term == Term{1});
+    CHECK(target.store().last_checkpoint().term == Term{1});
+  // The log may not have followed yet: seed 7178 of the members' simulator.
+  REQUIRE(target.store().checkpoint());
+  CHECK(target.store().last_checkpoint().installed);
+
   REQUIRE(target.store().apply(std::vector{command_entry(4, "put", {"t", "k", "more"})}));
   REQUIRE(target.store().checkpoint());
   target.reopen();

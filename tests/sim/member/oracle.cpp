@@ -253,8 +253,10 @@ bool Oracle::on_majority(Index index, Term term, const raft::Configuration& conf
   return is_quorum(configuration, [&](NodeId node) { return holds(node, index, term); });
 }
 
-/// Own-term rule: who commits first leads, in the term of what it commits. An event may have begun or ended that.
+/// Own-term rule: who commits first leads, in the term of what it commits. An event may have begun or ended that. The
+/// only voter need not: a start finds all of its log committed, as nobody else can ever lead with another.
 bool Oracle::may_commit(const raft::Core& core, const View& view, Term term) const {
+  if (view.looks == 0 && core.configuration().ids() == std::vector<NodeId>{core.id()}) return true;
   return (core.role() == Role::leader && core.term() == term) || (view.role == Role::leader && view.term == term);
 }
 
