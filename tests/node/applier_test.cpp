@@ -79,4 +79,26 @@ TEST_CASE("calls whose entries an installed snapshot includes end with their res
   CHECK(calls.size() == 1);
 }
 
+TEST_CASE("a fault of apply is told once, with its reason, and apply is over (G3)") {
+  const test::TempDir dir;
+  auto directory = state::Directory::create(dir.path(), false).value();
+  const auto store = open(directory.path());
+  test::SimScheduler scheduler;
+  test::SimLoop loop(scheduler);
+  Calls calls(session, {1000, 10});
+  std::vector<Error> faults;
+  Applier applier(
+      loop, loop, *store, calls, {1, 1000},
+      {.applied = [](Applier::Progress) {}, .failed = [&](const Error& error) { faults.push_back(error); }});
+  const std::string unknown = state::encode_command({session, 1}, 0, "nobody has it", {});
+  applier.submit({entry_of(1, raft::EntryType::session, state::encode_session({NodeId{1}, 1, session})),
+                  entry_of(2, raft::EntryType::command, unknown), append(3, 2, "a")});
+  scheduler.run_for(std::chrono::seconds(1));
+  applier.submit({append(4, 3, "b")});
+  scheduler.run_for(std::chrono::seconds(1));
+  REQUIRE(faults.size() == 1);
+  CHECK(faults.front().message().find("nobody has it") != std::string::npos);
+  CHECK(store->applied_index() == Index{1});
+}
+
 TEST_SUITE_END();
