@@ -29,13 +29,14 @@
 
 #include <flotilla/flotilla.hpp>
 #include <flotilla/standard.hpp>
+#include "measure.hpp"
 #include "member_process.hpp"
 
 namespace {
 
 using namespace std::chrono_literals;
 using namespace flotilla;
-using Clock = std::chrono::steady_clock;
+using namespace flotilla::bench;
 
 struct Settings {
   bool json = false;
@@ -64,35 +65,9 @@ double cpu_seconds_of(pid_t process) {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
 }
 
-std::chrono::nanoseconds percentile(const std::vector<std::chrono::nanoseconds>& sorted, double part) {
-  if (sorted.empty()) return {};
-  return sorted[static_cast<std::size_t>(static_cast<double>(sorted.size() - 1) * part)];
-}
-
-/// One caller: one command after the other, each waited for. Returns the latencies of those that succeeded.
-std::vector<std::chrono::nanoseconds> call_until(DB& db, unsigned caller, std::string_view value,
-                                                 const std::atomic<bool>& stop, std::atomic<std::uint64_t>& failures) {
-  std::vector<std::chrono::nanoseconds> latencies;
-  std::uint64_t number = 0;
-  while (!stop) {
-    const std::string key = fmt::format("key-{:03}-{:08}", caller, number++ * 2'654'435'761u % 100'000'000);
-    const Clock::time_point begin = Clock::now();
-    if (db.command("put", {"bench", key, value}).get()) {
-      latencies.push_back(Clock::now() - begin);
-    } else {
-      ++failures;
-    }
-  }
-  return latencies;
-}
-
 Result<Figures> measure(DB& db, std::string name, const std::vector<pid_t>& members, unsigned callers,
                         const Settings& settings) {
   const std::string value(settings.value_bytes, 'v');
-  std::atomic<bool> stop = false;
-  std::atomic<std::uint64_t> failures = 0;
-  std::vector<std::vector<std::chrono::nanoseconds>> latencies(callers);
-  std::vector<std::thread> threads;
   const auto cpu = [&] {
     double sum = 0;
     for (const pid_t member : members) sum += cpu_seconds_of(member);
@@ -101,31 +76,18 @@ Result<Figures> measure(DB& db, std::string name, const std::vector<pid_t>& memb
   Figures figures;
   figures.cpu_seconds = -cpu();
   const Clock::time_point begin = Clock::now();
-  for (unsigned caller = 0; caller < callers; ++caller) {
-    threads.emplace_back([&, caller] { latencies[caller] = call_until(db, caller, value, stop, failures); });
-  }
-  std::this_thread::sleep_for(settings.run);
-  stop = true;
-  for (std::thread& thread : threads) thread.join();
+  const Result<Latencies> all = call(db, callers, value, settings.run);
   figures.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   figures.cpu_seconds += cpu();
-  if (failures > 0) return fail(Errc::command_failed, fmt::format("{}: {} commands failed", name, failures.load()));
-
-  std::vector<std::chrono::nanoseconds> all;
-  for (const auto& one : latencies) all.insert(all.end(), one.begin(), one.end());
-  std::sort(all.begin(), all.end());
+  if (!all) return fail(Errc::command_failed, fmt::format("{}: {}", name, all.error().message()));
   figures.name = std::move(name);
   figures.members = static_cast<unsigned>(members.size());
   figures.callers = callers;
-  figures.commands = all.size();
-  figures.p50 = percentile(all, 0.5);
-  figures.p99 = percentile(all, 0.99);
-  figures.longest = percentile(all, 1);
+  figures.commands = all->size();
+  figures.p50 = percentile(*all, 0.5);
+  figures.p99 = percentile(*all, 0.99);
+  figures.longest = percentile(*all, 1);
   return figures;
-}
-
-double microseconds(std::chrono::nanoseconds time) {
-  return static_cast<double>(time.count()) / 1000;
 }
 
 void print(const Figures& f, bool json) {
