@@ -100,6 +100,11 @@ Result<Directory> Directory::open(const std::filesystem::path& data_dir, bool sy
   if (!std::filesystem::is_directory(directory.path(), code)) {
     return fail(Errc::damaged, fmt::format("{} leads to {}, which is missing", link.string(), target.string()));
   }
+    // A killed process may have left the link as it is and not yet durable: what it led to before goes only when that
+  // cannot come back.
+  if (sync) {
+    if (auto synced = sync_directory(data_dir); !synced) return fail(synced.error());
+  }
   if (auto swept = sweep(data_dir, target.native()); !swept) return fail(swept.error());
   return directory;
 }
