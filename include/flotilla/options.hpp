@@ -81,8 +81,14 @@ struct Options {
   /// How large the log may become while it is kept for members that a snapshot is on its way to; past it they are given
   /// up for the time being.
   std::uint64_t log_bytes_max = std::uint64_t{8} << 30;
-  /// Disk space that copies for other members, and snapshots from them, leave to the log and the database.
+  /// Disk space that is left to what has been accepted: with less, new commands are refused with `disk_full` (a leader
+  /// hands over, reads go on, Status::refusing says so) until there is more, and no snapshot is copied or received. At
+  /// least as much as the commands under way may take, and three log segments. 0: not watched.
   std::uint64_t disk_reserve_bytes = 64u << 20;
+  /// The same for the size of the database file: with more, new commands are refused. What a long read transaction sees
+  /// cannot be used again meanwhile, so the file grows. 0: as the disk allows.
+  std::uint64_t state_bytes_max = 0;
+
   /// Newest log entries that stay in memory for members that lag, in bytes. More: memory, and fewer reads of the log.
   std::size_t log_cache_bytes = 64u << 20;
   /// Less than every_commit is for a database without a port (`listen` is empty): a member of a cluster that forgot

@@ -60,6 +60,7 @@ struct Status {
   std::uint64_t state_bytes = 0;  ///< length of the database file
   unsigned readers = 0;           ///< ReadTxns open in this process
   std::chrono::milliseconds oldest_reader_age{0};
+  std::optional<Error> refusing;  ///< why this member as leader accepts no command for the time being: disk_full
   std::optional<Error> fault;  ///< why this member stopped itself, if it did; Errc::removed: it is no member any more
 };
 

@@ -307,6 +307,8 @@ class DbImpl {
     node.log_cache_bytes = options_.log_cache_bytes;
     node.log_bytes_max = options_.log_bytes_max;
     node.disk_reserve_bytes = options_.disk_reserve_bytes;
+    node.space = {options_.data_dir, options_.disk_reserve_bytes, options_.state_bytes_max};
+
     node.snapshot_bytes_max = options_.map_size;
     node.log_sink = options_.log_sink;
     node.wall_clock = wall_clock;

@@ -63,6 +63,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                                                             "; the log has all of it, restart the member when it is "
                                                             "mended"));
                         }}),
+      space_(parts.loop, parts.log_executor, parts.store, options_.space),
       changes_(make_changes()),
       applied_index_(parts.store.applied_index()) {}
 
@@ -310,8 +311,9 @@ void Node::place() {
   if (!proposals_.has_unplaced()) return;
   if (core_.role() == Role::leader) {
     command_sets_.update(core_.configuration(), parts_.store.nodes());
-    proposals_.propose(core_, options_.wall_clock(),
-                       [this](std::string_view payload) { return command_sets_.refuse(state::command_name(payload)); });
+    proposals_.propose(core_, options_.wall_clock(), [this](std::string_view payload) {
+      return space_.refusal() ? space_.refusal() : command_sets_.refuse(state::command_name(payload));
+    });
   } else if (forwarding_) {
     proposals_.forward(*forwarding_, parts_.loop.now());
   }
@@ -544,13 +546,27 @@ void Node::tick() {
   maintain_members();
   checkpoints_.tick();
   sync_log();
+  watch_space();
   trim_log();
   publish_progress();
   protect_log();
   advance();
 }
 
+/// A leader that can take no commands hands over to one that may.
+void Node::watch_space() {
+  space_.tick();
+  if (!space_.refusal() || core_.role() != Role::leader) return;
+  if (parts_.loop.now() - handed_over_at_ < options_.election_timeout) return;
+  handed_over_at_ = parts_.loop.now();
+    Change over = Change::transfer(std::nullopt);
+  over.id = options_.node_id;
+  static_cast<void>(carry_out(over));
+
+}
+
 /// Where not each group is synced by itself.
+
 void Node::sync_log() {
   if (!options_.sync_interval || parts_.loop.now() - synced_at_ < *options_.sync_interval) return;
   if (std::exchange(synced_sequence_, durable_sequence_) == durable_sequence_) return;
@@ -605,6 +621,7 @@ void Node::publish_progress() {
   const std::lock_guard lock(status_mutex_);
   status_.progress = std::move(progress);
   status_.checkpoint_index = checkpoints_.index();
+  if (status_.refusing.has_value() != space_.refusal().has_value()) status_.refusing = space_.refusal();
 }
 
 // ---- what arrives
@@ -640,6 +657,8 @@ std::optional<Refusal> Node::receive_call(ForwardedCall& call) {
     const auto command = state::decode_command(call.payload.view());
     if (!command) return refuse(Errc::invalid_argument, "the command is malformed");
     if (auto lacking = command_sets_.refuse(command->name)) return refuse(Errc::unknown_command, lacking->message());
+    if (const auto& full = space_.refusal()) return refuse(Errc::disk_full, full->message());
+
   } else if (!state::decode_session(call.payload.view())) {
     return refuse(Errc::invalid_argument, "the session is malformed");
   }

@@ -32,6 +32,8 @@
 #include "node/proposals.hpp"
 #include "node/reads.hpp"
 #include "node/snapshots.hpp"
+#include "node/space.hpp"
+
 #include "raft/core.hpp"
 #include "state/directory.hpp"
 #include "state/store.hpp"
@@ -56,6 +58,7 @@ struct NodeOptions {
   std::size_t log_cache_bytes = 64u << 20;
   std::uint64_t log_bytes_max = std::uint64_t{8} << 30;  ///< past it, the log is not kept for snapshots under way
   std::uint64_t disk_reserve_bytes = 64u << 20;
+  Space::Limits space;
   std::uint64_t snapshot_bytes_max = std::uint64_t{256} << 30;
   bool sync_state = true;  ///< see state::StoreOptions
   /// The log does not sync each group: so often it is told to. Nullopt: it does.
@@ -152,7 +155,9 @@ class Node {
   void tick();
   void open_session();
   void maintain_members();
+  void watch_space();
   void sync_log();
+
   void protect_log();
 
   bool belongs() const;
@@ -187,6 +192,7 @@ class Node {
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<Joiner> joiner_;
   Checkpoints checkpoints_;
+  Space space_;
   Changes changes_;
 
   std::deque<Unfinished> unfinished_;
@@ -198,7 +204,9 @@ class Node {
   Leadership placed_under_;          ///< whose term the outstanding calls were last sent in
   std::uint64_t seen_sequence_ = 0;  ///< durable_sequence_ at the last tick
   unsigned ticks_since_write_ = 0;
+  Duration handed_over_at_{};
   Duration synced_at_{};
+
   std::uint64_t synced_sequence_ = 0;  ///< durable_sequence_ when the log was last told to sync
 
   unsigned ticks_without_leader_ = 0;

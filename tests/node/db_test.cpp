@@ -3,6 +3,9 @@
 #include <future>
 #include <set>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "db_fixture.hpp"
 
 using namespace flotilla;
@@ -218,6 +221,61 @@ TEST_CASE("time never goes back along the log") {
     CHECK(now >= before);
     before = now;
   }
+}
+
+TEST_CASE("past the file size that is allowed commands are refused, reads go on, and a larger one takes them again") {
+  TempDir dir;
+  Options options = test_options(dir / "data");
+  options.state_bytes_max = 2u << 20;
+  Errc ended{};
+  int written = 0;
+  {
+    auto db = DB::open(options, test_commands()).value();
+    CHECK_FALSE(db.status().refusing);
+    eventually([&] {
+      const auto done = db.command("put", {std::to_string(written), std::string(10'000, 'x')}).get();
+      if (done) return ++written == 10'000;
+      ended = static_cast<Errc>(done.error().code().value());
+      CHECK(done.error().message().find("Options::state_bytes_max") != std::string::npos);
+      return true;
+    });
+    CHECK(ended == Errc::disk_full);
+    CHECK(get(db, std::to_string(written - 1)).size() == 10'000);
+    CHECK(get(db, std::to_string(written)) == "(none)");
+    CHECK(db.read(Consistency::linearizable));
+    eventually([&] { return db.status().refusing.has_value(); });
+    CHECK_FALSE(db.status().fault);
+  }
+  options.state_bytes_max = 32u << 20;
+  auto db = DB::open(options, test_commands()).value();
+  CHECK(get(db, std::to_string(written - 1)).size() == 10'000);
+  REQUIRE(db.command("put", {"more", "1"}).get());
+}
+
+TEST_CASE("a disk with less than the reserve takes no commands, and takes them again when there is space") {
+  TempDir dir;
+  Options options = test_options(dir / "data");
+  const auto free = std::filesystem::space(dir / ".").available;
+  // Far more than other users of the disk take or give back meanwhile.
+  const std::filesystem::path ballast = dir / "ballast";
+  constexpr std::uint64_t step = std::uint64_t{1} << 30;
+  REQUIRE(free > 4 * step);
+  options.disk_reserve_bytes = free - 2 * step;
+  auto db = DB::open(options, test_commands()).value();
+  REQUIRE(db.command("put", {"a", "1"}).get());
+  const int file = ::open(ballast.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  REQUIRE(file >= 0);
+  REQUIRE(::posix_fallocate(file, 0, 3 * step) == 0);
+  eventually([&] { return db.status().refusing.has_value(); });
+  const auto refused = db.command("put", {"b", "1"}).get();
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error() == Errc::disk_full);
+  CHECK(refused.error().message().find("Options::disk_reserve_bytes") != std::string::npos);
+  CHECK(get(db, "a") == "1");
+  REQUIRE(::ftruncate(file, 0) == 0);
+  ::close(file);
+  eventually([&] { return !db.status().refusing; });
+  REQUIRE(db.command("put", {"b", "1"}).get());
 }
 
 TEST_CASE("less durability is for a database without a port; an orderly end loses nothing of it") {

@@ -161,6 +161,23 @@ TEST_CASE("a member that was away when it was removed is told when it comes back
   CHECK_FALSE(line_of(cluster[leader], removed));
 }
 
+TEST_CASE("a leader without space hands over, and the cluster goes on") {
+  Cluster cluster(3);
+  const std::size_t leader = cluster.leader();
+  cluster.stop(leader);
+  cluster.options(leader).disk_reserve_bytes = std::uint64_t{1} << 60;
+  cluster.start(leader);
+  const NodeId full = cluster.id(leader);
+  const std::size_t other = (leader + 1) % 3;
+  eventually([&] { return cluster[leader].status().refusing.has_value(); });
+  check_ok(cluster[other].transfer_leadership(full).get());
+  eventually([&] {
+    const auto now = cluster[other].leader();
+    return now && now->id != full && cluster[other].command("put", {"a", "1"}).get();
+  });
+  REQUIRE(cluster[leader].command("put", {"a", "2"}).get());  // it only leads no more
+}
+
 TEST_CASE("a removed leader hands over, so that no election timeout passes") {
   Cluster cluster(3, slow_elections);
   const std::size_t leader = cluster.leader();
