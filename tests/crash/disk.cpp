@@ -56,6 +56,7 @@ bool matches(const std::string& name, const std::string& pattern) {
 Disk::Disk() {
   auto root = std::make_shared<Inode>();
   root->type = InodeType::directory;
+  root->name = "/";
   inodes_.push_back(std::move(root));
 }
 
@@ -133,6 +134,8 @@ void Disk::apply(const OperationPtr& operation, bool in_flight) {
     case Kind::sync: {
       if (in_flight) return;
       Inode& inode = change(operation->inode);
+      // A failed sync of a file leaves pages that the kernel calls clean. Names have no such pages: they stay pending.
+      if (operation->failed && inode.type == InodeType::directory) return;
       for (const Waiting& one : inode.waiting) {
         if (operation->failed && !one.durable) continue;
         if (inode.type == InodeType::directory) {

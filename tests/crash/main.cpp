@@ -69,7 +69,7 @@ const std::map<std::string, Planted>& planted_faults() {
       {"no-sync-of-data-file", {"data.mdb", false}},
       {"no-sync-of-log-directory", {"log", false}},
       {"no-sync-of-data-directory", {"data", false}},
-      {"no-sync-of-parent-directory", {"", false}},
+      {"no-sync-of-parent-directory", {"/", false}},
       {"no-sync-of-identity", {"node.tmp", false}},
       {"no-sync-of-install-mark", {"installed", false}},
       {"no-sync-of-received-directory", {"state.*.tmp", false}},
