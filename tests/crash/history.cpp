@@ -39,6 +39,7 @@ bool History::take_rest(const Operation& operation) {
   if (operation.inode != block.inode || operation.offset != block.header.offset + unfinished_.size()) return false;
   unfinished_ += operation.bytes;
   parse_entries(block, unfinished_);
+  if (unfinished_.size() >= log::whole_sectors(block.header.bytes)) unfinished_.clear();
   return true;
 }
 

@@ -78,11 +78,13 @@ Recording record(const std::string& workload, std::uint64_t seed, const std::fil
   const std::filesystem::path data_dir = root / "data";
   Recorder::ignore_syncs(planted.ignored_syncs);
   Recorder::begin(root, Disk());
+  Recorder::set_fault(planted.fault);
   if (recording.sole) {
     if (auto done = run_db(data_dir, seed); !done) recording.failure = done.error().message();
   } else {
     recording.failure = run_driver(*find_workload(workload), seed, data_dir, recording.truth);
   }
+  recording.struck = Recorder::struck();
   Recorder::end();
   recording.operations = Recorder::operations();
   if (recording.sole) recording.truth = truth_of(recording.operations);

@@ -8,6 +8,7 @@
 
 #include "disk.hpp"
 #include "model.hpp"
+#include "recorder.hpp"
 
 namespace crash {
 
@@ -17,16 +18,18 @@ struct Recording {
   bool sole = false;
   std::vector<OperationPtr> operations;
   Truth truth;
-  std::string failure;  ///< the run itself was wrong
+  std::string failure;  ///< why the run ended before its end
+  bool struck = false;  ///< the fault did
 
   void write_to(const std::filesystem::path& file) const;
   static Recording read_from(const std::filesystem::path& file);
 };
 
-/// A planted fault of the harness's own, to see that it is found.
+/// What goes wrong on purpose.
 struct Planted {
-  std::string ignored_syncs;  ///< see Recorder::ignore_syncs
-  bool answer_early = false;  ///< promises are made before the sync
+  std::string ignored_syncs = {};  ///< see Recorder::ignore_syncs
+  bool answer_early = false;       ///< promises are made before the sync
+  IoFault fault = {};              ///< a call that fails; the run may end with it
 };
 
 /// Runs `workload` in `root`, which it makes, and records it.
