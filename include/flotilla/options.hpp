@@ -60,8 +60,15 @@ struct Options {
   /// batch.
   std::size_t batch_entries_max = 512;
   std::size_t batch_bytes_max = 4u << 20;
-  /// Applied entries that stay in the log for members that lag; one further behind gets a snapshot. More: disk, and
-  /// fewer snapshots. The log is cut in whole segments, so it may hold more.
+  /// A checkpoint makes the database durable as it stands: a restart replays the log from there, and no older entries
+  /// are kept than `trailing_entries`. One is taken after so many bytes of applied log entries (more: longer restarts),
+  /// after the database file has grown by so much (what changes between two checkpoints is written to new places; more:
+  /// disk, and fewer writes), and after so long. close() takes one, too.
+  std::size_t checkpoint_log_bytes = 64u << 20;
+  std::size_t checkpoint_growth_bytes = 256u << 20;
+  std::chrono::milliseconds checkpoint_interval{30'000};
+  /// Entries before the checkpoint that stay in the log for members that lag; one further behind gets a snapshot. More:
+  /// disk, and fewer snapshots. The log is cut in whole segments, so it may hold more.
   std::uint64_t trailing_entries = 16'384;
   /// How large the log may become while it is kept for members that a snapshot is on its way to; past it they are given
   /// up for the time being.

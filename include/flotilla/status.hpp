@@ -47,11 +47,13 @@ struct Status {
   std::vector<Member> members;   ///< the newest configuration in its log, committed or not
   /// On the leader: the other members, as of its last tick (a fifth of a heartbeat). Empty elsewhere.
   std::vector<MemberProgress> progress;
-  Index commit_index;                     ///< known to be on a majority
-  Index applied_index;                    ///< in the local database, visible to read()
-  Index last_index;                       ///< in the local log
-  Index stable_index;                     ///< durable in the local log
-  Index first_index;                      ///< oldest entry still in the local log
+  Index commit_index;      ///< known to be on a majority
+  Index applied_index;     ///< in the local database, visible to read()
+  Index last_index;        ///< in the local log
+  Index stable_index;      ///< durable in the local log
+  Index first_index;       ///< oldest entry still in the local log
+  Index checkpoint_index;  ///< a restart replays the local log from here
+
   std::uint64_t snapshots_installed = 0;  ///< received from a leader since the start, because its log began too late
   std::uint64_t pending_calls = 0;
   std::uint64_t log_bytes = 0;    ///< disk used by log segments

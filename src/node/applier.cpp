@@ -34,11 +34,11 @@ std::vector<raft::Entry> Applier::next_batch() {
   return batch;
 }
 
+/// One batch, so that whatever else was posted comes between two.
 void Applier::drain() {
-  while (!failed_) {
-    const std::vector<raft::Entry> batch = next_batch();
-    if (batch.empty() || !apply(batch)) return;
-  }
+  if (failed_) return;
+  const std::vector<raft::Entry> batch = next_batch();
+  if (!batch.empty() && apply(batch)) executor_.post([this] { drain(); });
 }
 
 Result<std::vector<state::Outcome>> Applier::apply_to_store(const std::vector<raft::Entry>& batch) {
@@ -57,6 +57,7 @@ bool Applier::apply(const std::vector<raft::Entry>& batch) {
   }
   Progress progress;
   progress.applied_index = batch.back().index;
+  for (const raft::Entry& entry : batch) progress.bytes += raft::record_bytes(entry);
   for (state::Outcome& outcome : *outcomes) {
     if (outcome.call.session != calls_.session()) continue;
     if (outcome.call.sequence == 0) {
@@ -88,7 +89,7 @@ void Applier::install(state::Directory& directory, const state::Applied& receive
 Result<Applier::Progress> Applier::install_now(state::Directory& directory, const state::Applied& received,
                                                bool& half_way) {
   try {
-    const auto staged = directory.stage({received.index, received.term});
+    const auto staged = directory.stage();
     // After a failed sync nothing more is written (HOUSE 4).
     if (!staged) half_way = staged.error() != Errc::disk_full;
     if (!staged) return fail(staged.error());
@@ -122,6 +123,8 @@ void Applier::report(Progress progress) {
   {
     const std::lock_guard lock(mutex_);
     unreported_.applied_index = progress.applied_index;
+    unreported_.bytes += progress.bytes;
+
     std::move(progress.ended.begin(), progress.ended.end(), std::back_inserter(unreported_.ended));
     std::move(progress.session_outcomes.begin(), progress.session_outcomes.end(),
               std::back_inserter(unreported_.session_outcomes));

@@ -25,6 +25,8 @@ class Applier {
   };
   struct Progress {
     Index applied_index;
+    std::uint64_t bytes = 0;  ///< of the applied entries, in the log
+
     std::vector<std::uint64_t> ended;             ///< sequences of calls of this process that ended
     std::vector<Result<Bytes>> session_outcomes;  ///< of session entries of this process
   };

@@ -108,7 +108,7 @@ class DbImpl {
 #endif
     auto started = node::start({.files = log::posix_file_system(), .random = random_bits()}, options, commands);
     if (!started) return fail(started.error());
-    if (options.listen.empty() && !alone(*started)) {
+    if (options.listen.empty() && !node::alone(*started)) {
       return fail(Errc::invalid_argument, "this member belongs to a cluster: Options::listen is needed");
     }
     std::shared_ptr<DbImpl> impl(new DbImpl(std::move(options), std::move(*started)));
@@ -230,6 +230,8 @@ class DbImpl {
     protect_log();
     const std::unique_lock lock(store_mutex_);
     if (node_) last_status_ = node_->status();
+    take_last_checkpoint();
+
     started_.store.reset();
     store_ = nullptr;
     started_.log.reset();
@@ -289,7 +291,9 @@ class DbImpl {
     node.heartbeat_interval = options_.heartbeat_interval;
     node.entry_bytes_max = options_.entry_bytes_max;
     node.batch = {options_.batch_entries_max, options_.batch_bytes_max};
+    node.checkpoints = {options_.checkpoint_log_bytes, options_.checkpoint_growth_bytes, options_.checkpoint_interval};
     node.trailing_entries = options_.trailing_entries;
+
     node.log_cache_bytes = options_.log_cache_bytes;
     node.log_bytes_max = options_.log_bytes_max;
     node.disk_reserve_bytes = options_.disk_reserve_bytes;
@@ -342,14 +346,15 @@ class DbImpl {
     static_cast<void>(started_.log->append({&nothing, 1}));
   }
 
-  /// Whether the newest configuration in the log names this member alone.
-  static bool alone(const node::Started& started) {
-    raft::Configuration newest = started.restored.configuration;
-    for (const raft::Entry& entry : started.restored.entries) {
-      if (entry.type != raft::EntryType::configuration) continue;
-      if (auto decoded = raft::decode_configuration(entry.payload.view())) newest = std::move(*decoded);
+  /// The next start has nothing to replay. If it cannot be, it replays.
+  void take_last_checkpoint() {
+    if (!started_.store || (last_status_.fault && *last_status_.fault != Errc::removed)) return;
+
+    if (started_.store->last_checkpoint().index == started_.store->applied_index()) return;
+    if (auto done = started_.store->checkpoint(); !done) {
+      log_line(options_.log_sink, LogLevel::warning, "no checkpoint at the end, the next start replays the log: {}",
+               done.error().message());
     }
-    return newest.ids() == std::vector<NodeId>{started.identity.node_id};
   }
 
   Duration deadline(CallOptions call) const {

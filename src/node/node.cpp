@@ -53,9 +53,16 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
       applier_(parts.loop, parts.apply_executor, parts.store, parts.calls, options_.batch,
                {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
                 .failed = [this](const Error& error) { fail_stop(error); }}),
+      checkpoints_(parts.loop, parts.apply_executor, parts.bulk_executor, parts.store, options_.checkpoints,
+                   options_.log_sink,
+                   {.failed =
+                        [this](const Error& error) {
+                          fail_stop(Error(error.code(), "the database cannot be made durable: " + error.message() +
+                                                            "; the log has all of it, restart the member when it is "
+                                                            "mended"));
+                        }}),
       changes_(make_changes()),
-      applied_index_(parts.store.applied_index()),
-      log_first_index_(parts.log.recovered().first_index) {}
+      applied_index_(parts.store.applied_index()) {}
 
 Node::~Node() = default;
 
@@ -135,7 +142,7 @@ void Node::start() {
                                                    [this](NodeId id) {
                                                      const raft::Configuration& known = core_.configuration();
                                                      if (core_.leader_id()) return core_.leader_id() == id;
-                                                     return known.empty() || known.contains(id);
+                                                     return known.members.empty() || known.contains(id);
                                                    },
                                            });
     admission_ = std::make_unique<Admission>(
@@ -337,7 +344,6 @@ void Node::write(raft::Ready& ready) {
   }
   unfinished_.push_back(std::move(unfinished));
   if (ready.must_write()) {
-    if (ready.log_restart) log_first_index_ = ready.log_restart->index.next();
     log_writer_.submit(
         {ready.sequence, ready.hard_state, std::move(ready.log_restart), std::move(ready.entries), ready.commit_index});
   }
@@ -366,7 +372,9 @@ void Node::release_durable() {
   }
 }
 
-/// The state is synced at each commit, so it must not run ahead of the own log: after a crash the log has to reach it.
+/// The state must not run ahead of the own log: a checkpoint of it may become durable at any time, and after a crash
+/// the log has to reach it.
+
 void Node::apply_stable() {
   std::vector<raft::Entry> entries;
   while (!committed_.empty() && committed_.front().index <= core_.stable_index()) {
@@ -388,6 +396,7 @@ void Node::read_log(const raft::LogRead& wanted) {
 void Node::applied(Applier::Progress progress) {
   // Entries that a snapshot included may be handed to apply after it.
   applied_index_ = std::max(applied_index_, progress.applied_index);
+  checkpoints_.applied(progress.bytes);
   if (stopped_) return;
   core_.applied(applied_index_);
   if (!take_progress(progress)) return;
@@ -414,7 +423,7 @@ void Node::send_snapshot(NodeId peer) {
   const raft::Configuration& configuration = core_.configuration();
   const Member* member = configuration.find(peer);
   if (member == nullptr || member->address.empty() || !snapshot_sender_) return core_.snapshot_failed(peer);
-  snapshot_sender_->send(*member, core_.term(), log_first_index_);
+  snapshot_sender_->send(*member, core_.term(), core_.facts().first_index);
 }
 
 void Node::install_snapshot(const raft::SnapshotOffer& offer) {
@@ -426,7 +435,10 @@ void Node::install_snapshot(const raft::SnapshotOffer& offer) {
 }
 
 void Node::installed(const state::Applied& received, Result<Applier::Progress> installed) {
-  if (installed) applied_index_ = received.index;
+  if (installed) {
+    applied_index_ = received.index;
+    checkpoints_.replaced();
+  }
   if (stopped_) return;
   snapshot_receiver_->release();
   schedule();
@@ -437,7 +449,6 @@ void Node::installed(const state::Applied& received, Result<Applier::Progress> i
   }
   ++snapshots_installed_;
   log_line(options_.log_sink, LogLevel::info, "installed a snapshot as of {}", received.index.value);
-  while (!committed_.empty() && committed_.front().index <= received.index) committed_.pop_front();
   core_.snapshot_installed(meta_of(received));
   if (core_.commit_index() < received.index) {
     return fail_stop(Error(Errc::stopped, "the log cannot follow the snapshot that was installed"));
@@ -454,7 +465,8 @@ std::optional<SnapshotSender::Peer> Node::receiver_of_snapshot(NodeId id) const 
                               .matched = matched};
 }
 
-/// Keeps what a slow follower may still need, and what those need that a snapshot is on its way to.
+/// Keeps what a restart needs, what a slow follower may still need, and what those need that a snapshot is on its way
+/// to.
 void Node::trim_log() {
   if (snapshot_receiver_) snapshot_receiver_->tick();
   if (snapshot_sender_) {
@@ -463,17 +475,17 @@ void Node::trim_log() {
       snapshot_sender_->end_all("the log has reached Options::log_bytes_max while it was kept for it");
     }
   }
-  if (applied_index_.value <= options_.trailing_entries) return;
-  Index first{applied_index_.value - options_.trailing_entries};  // the newest applied one stays, for its term
+  const Index checkpoint = checkpoints_.index();
+  if (checkpoint.value <= options_.trailing_entries) return;
+  Index first{checkpoint.value - options_.trailing_entries};  // the checkpoint's own stays, for its term
+
   if (snapshot_sender_) {
     if (const auto needed = snapshot_sender_->first_needed()) first = std::min(first, *needed);
   }
   if (first <= trim_wanted_) return;
   trim_wanted_ = first;
   log_writer_.trim(first, [this](Index left) {
-    if (stopped_ || left <= log_first_index_) return;
-    log_first_index_ = left;
-    core_.trimmed(left);
+    if (!stopped_) core_.trimmed(left);
   });
 }
 
@@ -528,6 +540,7 @@ void Node::tick() {
   ticks_without_leader_ = leader_known ? 0 : ticks_without_leader_ + 1;
   if (ticks_without_leader_ == 2 * core_options(options_).election_ticks && !joiner_) look_for_cluster();
   maintain_members();
+  checkpoints_.tick();
   trim_log();
   publish_progress();
   protect_log();
@@ -556,7 +569,8 @@ void Node::publish() {
   status_.commit_index = core_.commit_index();
   status_.last_index = core_.last_index();
   status_.stable_index = core_.stable_index();
-  status_.first_index = log_first_index_;
+  status_.first_index = core_.facts().first_index;
+  status_.checkpoint_index = checkpoints_.index();
   status_.snapshots_installed = snapshots_installed_;
   if (status_.members != core_.configuration().members) status_.members = core_.configuration().members;
   if (leader == nullptr) {

@@ -22,6 +22,8 @@
 #include "node/applier.hpp"
 #include "node/calls.hpp"
 #include "node/changes.hpp"
+#include "node/checkpoints.hpp"
+
 #include "node/command_sets.hpp"
 #include "node/forwarding.hpp"
 #include "node/log_writer.hpp"
@@ -48,7 +50,9 @@ struct NodeOptions {
   Duration heartbeat_interval = std::chrono::milliseconds(100);
   std::size_t entry_bytes_max = 8u << 20;
   Applier::Limits batch;
-  std::uint64_t trailing_entries = 16'384;  ///< applied ones that stay in the log
+  Checkpoints::Limits checkpoints{64u << 20, 256u << 20, std::chrono::seconds(30)};
+  std::uint64_t trailing_entries = 16'384;  ///< below the checkpoint, that stay in the log
+
   std::size_t log_cache_bytes = 64u << 20;
   std::uint64_t log_bytes_max = std::uint64_t{8} << 30;  ///< past it, the log is not kept for snapshots under way
   std::uint64_t disk_reserve_bytes = 64u << 20;
@@ -177,13 +181,13 @@ class Node {
   std::unique_ptr<SnapshotReceiver> snapshot_receiver_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<Joiner> joiner_;
+  Checkpoints checkpoints_;
   Changes changes_;
 
   std::deque<Unfinished> unfinished_;
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
   std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
   Index applied_index_;
-  Index log_first_index_;
   Index trim_wanted_;  ///< asked of the log so far
   std::uint64_t snapshots_installed_ = 0;
   Leadership placed_under_;          ///< whose term the outstanding calls were last sent in

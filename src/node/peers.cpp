@@ -47,14 +47,13 @@ void Peers::set_members(const std::vector<Member>& members) {
 }
 
 bool Peers::is_connected(NodeId id) const {
-  return std::any_of(accepted_.begin(), accepted_.end(),
-                     [id](const auto& accepted) { return accepted.second.node_id == id; });
+  return std::any_of(accepted_.begin(), accepted_.end(), [id](const auto& accepted) { return accepted.second == id; });
 }
 
 void Peers::lost(net::LinkServer::ConnectionId connection) {
   const auto at = accepted_.find(connection);
   if (at == accepted_.end()) return;
-  const NodeId id = at->second.node_id;
+  const NodeId id = at->second;
   accepted_.erase(at);
   const auto peer = peers_.find(id);
   if (peer != peers_.end() && peer->second.guest && !is_connected(id)) peers_.erase(peer);
@@ -90,7 +89,7 @@ Result<void> Peers::admit(net::LinkServer::ConnectionId connection, const net::H
     return fail(Errc::wrong_cluster, "a later incarnation of this node has connected before");
   }
   newest = hello.incarnation;
-  accepted_[connection] = {hello.node_id, hello.incarnation};
+  accepted_[connection] = hello.node_id;
   const auto guests = std::count_if(peers_.begin(), peers_.end(), [](const auto& peer) { return peer.second.guest; });
   if (!peers_.contains(hello.node_id) && !hello.address.empty() && guests < guests_max) {
     connect({hello.node_id, hello.address, false}, true);
@@ -101,15 +100,15 @@ Result<void> Peers::admit(net::LinkServer::ConnectionId connection, const net::H
 void Peers::receive(net::LinkServer::ConnectionId connection, net::ReceivedFrame frame) {
   const auto at = accepted_.find(connection);
   if (at == accepted_.end()) return;
+  const NodeId id = at->second;
   auto message = net::decode(frame);
-  if (!message || message->from != at->second.node_id || message->to != options_.local.node_id) {
+  if (!message || message->from != id || message->to != options_.local.node_id) {
     log_line(options_.log_sink, LogLevel::warning, "node {:x} sent a malformed or misdirected message; disconnected",
-             at->second.node_id.value);
+             id.value);
     lost(connection);
     server_.drop(connection);
     return;
   }
-  if (at->second.incarnation < newest_incarnation_[at->second.node_id]) return;
   events_.message(std::move(*message));
 }
 

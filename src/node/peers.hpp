@@ -44,10 +44,6 @@ class Peers {
     std::unique_ptr<net::Link> link;
     bool guest = false;
   };
-  struct Accepted {
-    NodeId node_id;
-    std::uint64_t incarnation = 0;
-  };
   void connect(const Member& member, bool guest);
   bool is_connected(NodeId id) const;
   void lost(net::LinkServer::ConnectionId connection);
@@ -59,7 +55,7 @@ class Peers {
   Options options_;
   Events events_;
   std::map<NodeId, Peer> peers_;
-  std::unordered_map<net::LinkServer::ConnectionId, Accepted> accepted_;
+  std::unordered_map<net::LinkServer::ConnectionId, NodeId> accepted_;  ///< of one run each: the server sees to it
   std::map<NodeId, std::uint64_t> newest_incarnation_;
   net::LinkServer server_;
 };

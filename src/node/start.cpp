@@ -71,20 +71,21 @@ tl::unexpected<Error> without_identity(const Options& options, std::string_view 
                   options.data_dir.string(), part));
 }
 
+Error removed(const Options& options) {
+  return {Errc::removed, fmt::format("the member of {} was removed from its cluster; to join again, move the directory "
+                                     "away",
+                                     options.data_dir.string())};
+}
+
 /// A directory without data/node may hold what an interrupted first start left: at most the first configuration in the
-/// log, and a database without a single transaction (its two meta pages).
+/// log, and a database that was only made.
+
 Result<void> clear_unfinished(const Surroundings& surroundings, const Options& options) {
   log::FileSystem& files = surroundings.files;
-  constexpr std::uintmax_t meta_pages_bytes = 2 * 4096;
-  std::error_code code;
-  const auto state_bytes = std::filesystem::file_size(state_path(options) + "/data.mdb", code);
-  if (!code && state_bytes > meta_pages_bytes) {
-    const auto directory = state::Directory::open(options.data_dir, surroundings.sync_state);
-    if (!directory) return fail(directory.error());
-    const auto store = open_store(surroundings, options, *directory, Commands());
-    if (!store) return fail(store.error());
-    if ((*store)->applied().index > Index{1}) return without_identity(options, "a database");
-  }
+  const auto unused = state::Store::unused(state_path(options));
+  if (!unused) return fail(unused.error());
+  if (!*unused) return without_identity(options, "a database");
+
   const auto exists = files.exists(log_path(options));
   if (!exists) return fail(exists.error());
   if (*exists) {
@@ -150,9 +151,7 @@ Result<Started> start_new(const Surroundings& surroundings, const Options& optio
 /// A snapshot was installed and the log was not begun anew after it any more: now it is.
 Result<void> follow_snapshot(const Surroundings& surroundings, const Options& options, Started& started) {
   const state::Applied& applied = started.store->applied();
-  const auto mark = started.directory->mark();
-  if (!mark) return fail(mark.error());
-  if (!*mark || (*mark)->index != applied.index || (*mark)->term != applied.term) return {};
+  if (!started.store->last_checkpoint().installed) return {};
   const auto& recovered = started.log->recovered();
   const bool begins_there = recovered.first_index == applied.index.next();
   const bool held = applied.index >= recovered.first_index && applied.index <= recovered.last_index;
@@ -213,11 +212,7 @@ Result<Started> start_again(const Surroundings& surroundings, const Options& opt
   auto store = open_store(surroundings, options, *started.directory, commands);
   if (!store) return fail(store.error());
   started.store = std::move(*store);
-  if (started.store->was_removed(identity.node_id)) {
-    return fail(Errc::removed,
-                fmt::format("the member of {} was removed from its cluster; to join again, move the directory away",
-                            options.data_dir.string()));
-  }
+
   if (auto followed = follow_snapshot(surroundings, options, started); !followed) return fail(followed.error());
   ++started.identity.incarnation;
   if (auto written = log::write_identity(files, identity_path(options), started.identity); !written) {
@@ -250,8 +245,34 @@ Result<void> check_against_log(const state::Applied& applied, log::Log& log) {
   return {};
 }
 
+constexpr std::uint64_t long_replay = 100'000;
+
+/// Applies what is committed again, from the checkpoint on: nobody who reads here goes back in time.
+Result<void> replay(const Options& options, state::Store& store, log::Log& log, Index last) {
+  const Index first = store.applied().index.next();
+
+  if (last < first) return {};
+  const std::uint64_t count = last - first + 1;
+  if (count >= long_replay) log_line(options.log_sink, LogLevel::info, "replaying {} entries of the log", count);
+  for (Index next = first; next <= last;) {
+    auto entries = log.read(next, read_bytes);
+    if (!entries) return fail(entries.error());
+    if (entries->empty()) return fail(Errc::damaged, fmt::format("the log lacks its entry {}", next.value));
+    while (entries->back().index > last) entries->pop_back();
+    next = entries->back().index.next();
+    for (std::span<const raft::Entry> rest(*entries); !rest.empty();) {
+      const auto batch = rest.first(std::min(rest.size(), options.batch_entries_max));
+      if (auto applied = store.apply(batch); !applied) return fail(applied.error());
+      rest = rest.subspan(batch.size());
+    }
+    if (count >= long_replay) {
+      log_line(options.log_sink, LogLevel::info, "replayed {} of {}", next - first, count);
+    }
+  }
+  return {};
+}
+
 Result<raft::Restored> restore(const state::Applied& applied, log::Log& log) {
-  if (auto agree = check_against_log(applied, log); !agree) return fail(agree.error());
   const auto& recovered = log.recovered();
   raft::Restored restored{
       .hard_state = recovered.hard_state,
@@ -342,6 +363,15 @@ DirectoryLock::~DirectoryLock() {
   ::close(descriptor_);
 }
 
+bool alone(const Started& started) {
+  raft::Configuration newest = started.restored.configuration;
+  for (const raft::Entry& entry : started.restored.entries) {
+    if (entry.type != raft::EntryType::configuration) continue;
+    if (auto decoded = raft::decode_configuration(entry.payload.view())) newest = std::move(*decoded);
+  }
+  return newest.ids() == std::vector<NodeId>{started.identity.node_id};
+}
+
 Result<Started> start(const Surroundings& surroundings, const Options& options, const Commands& commands) {
   log::FileSystem& files = surroundings.files;
   std::error_code code;
@@ -359,10 +389,18 @@ Result<Started> start(const Surroundings& surroundings, const Options& options, 
   auto started = identity ? start_again(surroundings, options, commands, std::move(*lock), *identity)
                           : start_new(surroundings, options, commands, std::move(*lock));
   if (!started) return started;
-  auto restored = restore(started->store->applied(), *started->log);
-  if (!restored) return fail(restored.error());
-  started->restored = std::move(*restored);
-  return started;
+  if (auto agree = check_against_log(started->store->applied(), *started->log); !agree) return fail(agree.error());
+  const auto& recovered = started->log->recovered();
+  Index last = std::min(recovered.commit_index, recovered.last_index);
+  for (;;) {
+    if (auto done = replay(options, *started->store, *started->log, last); !done) return fail(done.error());
+    if (started->store->was_removed(started->identity.node_id)) return fail(removed(options));
+    auto restored = restore(started->store->applied(), *started->log);
+    if (!restored) return fail(restored.error());
+    started->restored = std::move(*restored);
+    if (started->restored.entries.empty() || !alone(*started)) return started;
+    last = recovered.last_index;  // the only voter's log is committed as it is
+  }
 }
 
 }  // namespace flotilla::node

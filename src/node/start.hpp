@@ -54,6 +54,9 @@ struct Surroundings {
 /// incarnation. `advertise` is this member's address in the first configuration.
 Result<Started> start(const Surroundings& surroundings, const Options& options, const Commands& commands);
 
+/// Whether the newest configuration in the log names this member alone.
+bool alone(const Started& started);
+
 std::string identity_path(const Options& options);
 
 }  // namespace flotilla::node

@@ -21,7 +21,6 @@ struct Configuration {
   std::vector<Member> outgoing;  ///< voters of the group that is being left; all voters
 
   bool joint() const noexcept { return !outgoing.empty(); }
-  bool empty() const noexcept { return members.empty() && outgoing.empty(); }
   /// In the incoming group, as voter or learner; nullptr if absent.
   const Member* find(NodeId id) const noexcept;
   /// A voter of either group.

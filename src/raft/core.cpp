@@ -2,6 +2,7 @@
 #include "raft/core.hpp"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "base/assert.hpp"
@@ -76,11 +77,6 @@ Core::State::State(const CoreOptions& wanted, Restored restored)
     tail.append(std::move(entry));
   }
   drop_old_configurations();
-  // A snapshot that was installed, before the log and the term that go with it were written.
-  if (tail.last_term() > term) {
-    term = tail.last_term();
-    voted_for = NodeId{};
-  }
   shown_term = term;
   reset_election_timer();
   checked = facts();
@@ -193,11 +189,12 @@ void Core::State::become_follower(Term new_term, NodeId leader) {
 }
 
 bool Core::State::has_ready() const {
-  if (hard_state_dirty || configuration_dirty || offer_dirty || log_restart.has_value()) return true;
+  // A new term is hard state, and a log that begins anew has a new configuration.
+  if (hard_state_dirty || configuration_dirty || offer_dirty) return true;
   if (last_index() > durability.queued_index() || commit_index > delivered_index) return true;
   if (!outgoing.empty() || !gated.empty() || !answered_reads.empty()) return true;
   if (!log_reads.empty() || !snapshot_sends.empty()) return true;
-  if (role() != shown_role || term != shown_term || leader_id != shown_leader) return true;
+  if (role() != shown_role || leader_id != shown_leader) return true;
   return leading() != nullptr && (leading()->flush || reads_wait_for_round());
 }
 
@@ -300,12 +297,10 @@ const char* Core::State::broken() const {
   if (const char* name = tail.broken()) return name;
   for (std::size_t i = 1; i < configurations.size(); ++i) {
     const ConfigurationAt& here = configurations[i];
-    if (here.index <= commit_index && i + 1 < configurations.size() && configurations[i + 1].index <= commit_index) {
-      return "only the newest committed configuration is kept";
-    }
+    if (here.index <= commit_index) return "only the newest committed configuration is kept";
     if (!tail.in_memory(here.index)) return "an uncommitted configuration is in the log";
-    if (tail.at(here.index).payload.view() != encode(here.configuration))
-      return "the configuration is what its entry says";
+    const std::string_view payload = tail.at(here.index).payload.view();
+    if (payload != encode(here.configuration)) return "a configuration is what its entry says";
   }
   for (Index index = std::max(tail.memory_first_index(), configuration_index().next()); index <= last_index();
        ++index) {
@@ -315,8 +310,8 @@ const char* Core::State::broken() const {
   for (const Progress& peer : leading()->peers) {
     if (const char* name = peer.broken()) return name;
     if (peer.match_index() > last_index()) return "no follower matches beyond the leader's log";
-    if (peer.leaving == configuration().contains(peer.id()))
-      return "exactly those outside the configuration are leaving";
+    const bool belongs = configuration().contains(peer.id());
+    if (peer.leaving == belongs) return "exactly those outside the configuration are leaving";
   }
   for (NodeId id : configuration().ids()) {
     if (id != options.id && peer(id) == nullptr) return "a leader follows every member's progress";
@@ -327,7 +322,6 @@ const char* Core::State::broken() const {
 Core::Core(const CoreOptions& options, Restored restored)
     : state_(std::make_unique<State>(options, std::move(restored))) {}
 Core::~Core() = default;
-Core::Core(Core&&) noexcept = default;
 
 void Core::tick() {
   state_->tick();

@@ -42,7 +42,7 @@ struct CoreOptions {
 
 /// What survived on disk.
 struct Restored {
-  HardState hard_state;
+  HardState hard_state;  ///< no entry, and not the one at base_index, is of a later term
   /// The entry before `entries`: (0, 0) at the very beginning, else where the applied state ends or the log was
   /// trimmed.
   Index base_index;
@@ -63,7 +63,6 @@ class Core {
  public:
   Core(const CoreOptions& options, Restored restored);
   ~Core();
-  Core(Core&&) noexcept;
 
   /// One unit of time passed.
   void tick();

@@ -21,14 +21,13 @@ const char* broken_log(const Facts& now) noexcept {
 }
 
 const char* broken_role(const Facts& now) noexcept {
+  const bool leads = now.role == Role::leader;
   if (now.voted_for && !now.term) return "there is no vote before the first term";
   if (stands(now.role) && now.voted_for != now.id) return "a candidate or leader has voted for itself in its term";
-  if (now.role == Role::leader && now.leader_id != now.id) return "a leader knows itself as the leader";
-  if (now.role != Role::leader && now.leader_id == now.id)
-    return "who does not lead does not take itself for the leader";
-  if (now.role == Role::leader && now.last_term != now.term) return "a leader's last entry is of its own term";
-  if (now.role == Role::leader && now.term_start > now.last_index)
-    return "a leader keeps the entry that began its term";
+  if (leads && now.leader_id != now.id) return "a leader knows itself as the leader";
+  if (!leads && now.leader_id == now.id) return "who does not lead does not take itself for the leader";
+  if (leads && now.last_term != now.term) return "a leader's last entry is of its own term";
+  if (leads && now.term_start > now.last_index) return "a leader keeps the entry that began its term";
   return nullptr;
 }
 
@@ -49,7 +48,7 @@ const char* broken(const Facts& before, const Facts& now) noexcept {
   if (now.delivered_index < before.delivered_index) return "delivered_index never falls";
   if (now.first_index < before.first_index) return "first_index never falls";
   if (now.taken < before.taken || now.persisted < before.persisted) return "sequences never fall";
-  const bool led = before.role == Role::leader && now.role == Role::leader && same_term;
+  const bool led = same_term && before.role == Role::leader && now.role == Role::leader;
   if (led && now.last_index < before.last_index) return "a leader only appends to its log";
   if (led && now.stable_index < before.stable_index) return "a leader's durable entries stay";
   const bool known = before.leader_id && now.leader_id;

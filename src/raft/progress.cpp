@@ -18,7 +18,7 @@ void Progress::appended(Index last, std::size_t bytes) {
     paused_ = true;
     return;
   }
-  if (last < next_index_) return;
+  FLOTILLA_ASSERT(last >= next_index_);
   next_index_ = last.next();
   inflight_.push_back(Sent{last, bytes});
   inflight_bytes_ += bytes;
@@ -89,8 +89,8 @@ void Progress::forget_inflight() noexcept {
 
 const char* Progress::broken() const {
   if (match_index_ >= next_index_) return "match_index < next_index";
-  if (mode_ != ProgressMode::replicate && !inflight_.empty())
-    return "only a replicating follower has appends in flight";
+  const bool replicates = mode_ == ProgressMode::replicate;
+  if (!replicates && !inflight_.empty()) return "only a replicating follower has appends in flight";
   std::size_t bytes = 0;
   Index last = match_index_;
   for (const Sent& sent : inflight_) {
@@ -99,7 +99,7 @@ const char* Progress::broken() const {
     last = sent.last;
   }
   if (bytes != inflight_bytes_) return "in-flight bytes are the sum of what is in flight";
-  if (mode_ == ProgressMode::replicate && last >= next_index_) return "appends in flight lie below next_index";
+  if (replicates && last >= next_index_) return "appends in flight lie below next_index";
   return nullptr;
 }
 

@@ -39,7 +39,7 @@ class Progress {
 
   /// Whether another append may be sent now. A window always admits one, however large.
   bool may_append(const Window& window) const noexcept;
-  /// An append of entries up to `last` (next_index() - 1: none) was sent.
+  /// An append of entries up to `last` was sent (probe: of none, if `last` is next_index() - 1).
   void appended(Index last, std::size_t bytes);
   /// Probe: something is under way that must be waited for.
   void pause() noexcept { paused_ = true; }

@@ -188,10 +188,12 @@ void Core::State::handle(const Message& envelope, const AppendReply& reply) {
   if (from->rejected(reply.rejected_index, back_off(reply))) leading()->flush = true;
 }
 
-/// Whether the answer takes back what this follower acknowledged to us in this term.
+/// Whether a rejection of what is known to match, or by a log that ends below, takes back what this follower
+/// acknowledged to us in this term.
 bool Core::State::contradicts(const Progress& peer, const AppendReply& reply) const {
   if (reply.last_index < peer.match_index()) return true;
-  if (reply.rejected_index > peer.match_index() || !reply.conflict_term) return false;
+  FLOTILLA_ASSERT(reply.rejected_index <= peer.match_index());
+  if (!reply.conflict_term) return false;
   const std::optional<Term> ours = tail.term_at(reply.rejected_index);
   return ours.has_value() && *ours != reply.conflict_term;
 }
@@ -292,8 +294,8 @@ void Core::State::replicate(Progress& to) {
   while (to.next_index() <= last_index() && to.may_append(window())) {
     if (!send_append(to, true)) return;
   }
-  // A probe without entries asks where the logs meet.
-  if (to.mode() == ProgressMode::probe && !to.paused() && !send_append(to, false)) return;
+  // A probe without entries asks where the logs meet. The end of the log is always in memory.
+  if (to.mode() == ProgressMode::probe && !to.paused()) send_append(to, false);
   announce_commit(to);
 }
 
@@ -307,13 +309,13 @@ void Core::State::announce_commit(Progress& to) {
 bool Core::State::send_append(Progress& to, bool with_entries) {
   const Index next = to.next_index();
   const std::optional<Term> prev_term = tail.term_at(next.previous());
-  const bool entries_wanted = with_entries && next <= last_index();
-  if (!prev_term.has_value() || (entries_wanted && !tail.in_memory(next))) {
+  FLOTILLA_ASSERT(!with_entries || next <= last_index());
+  if (!prev_term.has_value() || (with_entries && !tail.in_memory(next))) {
     read_log_for(to);
     return false;
   }
   std::vector<Entry> entries;
-  if (entries_wanted) entries = tail.slice(next, last_index(), options.append_bytes_max);
+  if (with_entries) entries = tail.slice(next, last_index(), options.append_bytes_max);
   send_entries(to, *prev_term, std::move(entries));
   return true;
 }

@@ -215,8 +215,8 @@ struct Core::State {
   Progress* peer(NodeId id);
   const Progress* peer(NodeId id) const;
   Index last_index() const { return tail.last_index(); }
-  /// Whether this leader has committed an entry of its own term.
-  bool own_term_committed() const { return leading() != nullptr && commit_index >= leading()->term_start; }
+  /// Whether this leader has committed an entry of its own term. Requires: leading().
+  bool own_term_committed() const { return commit_index >= leading()->term_start; }
   Window window() const { return {options.inflight_bytes_max, options.inflight_messages_max}; }
 
   const CoreOptions options;

@@ -1,6 +1,8 @@
 #include "state/data_file.hpp"
 
+#include <array>
 #include <string>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -20,7 +22,8 @@ constexpr std::size_t table_bytes = 48;
 constexpr std::size_t depth_in_table = 6;
 constexpr std::size_t root_in_table = 40;
 constexpr std::size_t last_page_at = tables_at + 2 * table_bytes;
-constexpr std::size_t meta_page_bytes = last_page_at + 16;
+constexpr std::size_t txn_id_at = last_page_at + 8;
+constexpr std::size_t meta_page_bytes = txn_id_at + 8;
 
 constexpr std::uint16_t meta_flag = 0x08;
 constexpr std::uint32_t magic = 0xbeefc0de;
@@ -35,10 +38,19 @@ T at(std::string_view page, std::size_t offset) {
   return get_fixed<T>(page.data() + offset);
 }
 
-const char* wrong_in_meta(std::string_view page, std::uint32_t page_bytes, std::uint64_t pages) {
+const char* wrong_in_head(std::string_view page) {
+  if (page.size() < meta_page_bytes) return "it is too short";
   if ((at<std::uint16_t>(page, flags_at) & meta_flag) == 0) return "a meta page is none";
   if (at<std::uint32_t>(page, magic_at) != magic) return "a meta page has another magic";
   if (at<std::uint32_t>(page, version_at) != data_version) return "a meta page has another version";
+  const auto page_bytes = at<std::uint32_t>(page, tables_at);
+  const bool power_of_two = (page_bytes & (page_bytes - 1)) == 0;
+  if (page_bytes < page_bytes_min || page_bytes > page_bytes_max || !power_of_two) return "its page size";
+  return nullptr;
+}
+
+const char* wrong_in_meta(std::string_view page, std::uint32_t page_bytes, std::uint64_t pages) {
+  if (const char* wrong = wrong_in_head(page)) return wrong;
   if (at<std::uint32_t>(page, tables_at) != page_bytes) return "the meta pages disagree on the page size";
   const auto last_page = at<std::uint64_t>(page, last_page_at);
   if (last_page < 1 || last_page >= pages) return "the file ends before its last page";
@@ -51,27 +63,65 @@ const char* wrong_in_meta(std::string_view page, std::uint32_t page_bytes, std::
   return nullptr;
 }
 
+tl::unexpected<Error> damaged(std::string_view what) {
+  return fail(Errc::damaged, fmt::format("this is no database: {}", what));
+}
+
+/// The two, in the order of the file.
+Result<std::array<std::string, 2>> read_both(const FileHandle& file) {
+  std::array<std::string, 2> pages;
+  std::uint64_t offset = 0;
+  for (std::string& page : pages) {
+    auto bytes = file.read_at(offset, meta_page_bytes);
+    if (!bytes) return fail(bytes.error());
+    page = std::move(*bytes);
+    if (const char* wrong = wrong_in_head(page)) return damaged(wrong);
+    offset = at<std::uint32_t>(page, tables_at);
+  }
+  return pages;
+}
+
 }  // namespace
 
+std::uint64_t MetaPage::txn_id() const {
+  return at<std::uint64_t>(bytes, txn_id_at);
+}
+
+std::uint32_t MetaPage::page_bytes() const {
+  return at<std::uint32_t>(bytes, tables_at);
+}
+
+std::optional<MetaPage> to_meta_page(std::string bytes) {
+  if (bytes.size() != meta_page_bytes || wrong_in_head(bytes) != nullptr) return std::nullopt;
+  return MetaPage{std::move(bytes)};
+}
+
+Result<MetaPage> read_meta_page(const FileHandle& file) {
+  auto pages = read_both(file);
+  if (!pages) return fail(pages.error());
+  MetaPage first{std::move((*pages)[0])};
+  MetaPage second{std::move((*pages)[1])};
+  return second.txn_id() > first.txn_id() ? second : first;
+}
+
+Result<void> write_meta_pages(FileHandle& file, const MetaPage& meta) {
+  std::string bytes = meta.bytes;
+  for (std::uint64_t number = 0; number < 2; ++number) {
+    put_fixed(bytes.data(), number);  // a page begins with its own number
+    if (auto written = file.write_at(number * meta.page_bytes(), bytes); !written) return written;
+  }
+  return {};
+}
+
 Result<void> check_data_file(const FileHandle& file) {
-  const auto damaged = [](std::string_view what) {
-    return fail(Errc::damaged, fmt::format("this is no database: {}", what));
-  };
   const auto bytes = file.size();
   if (!bytes) return fail(bytes.error());
-  const auto first = file.read_at(0, meta_page_bytes);
-  if (!first) return fail(first.error());
-  if (first->size() < meta_page_bytes) return damaged("it is too short");
-  const auto page_bytes = at<std::uint32_t>(*first, tables_at);
-  const bool power_of_two = (page_bytes & (page_bytes - 1)) == 0;
-  if (page_bytes < page_bytes_min || page_bytes > page_bytes_max || !power_of_two) return damaged("its page size");
+  const auto pages = read_both(file);
+  if (!pages) return fail(pages.error());
+  const auto page_bytes = at<std::uint32_t>(pages->front(), tables_at);
   if (*bytes % page_bytes != 0) return damaged("it ends within a page");
-  const auto second = file.read_at(page_bytes, meta_page_bytes);
-  if (!second) return fail(second.error());
-  if (second->size() < meta_page_bytes) return damaged("it is too short");
-  const std::uint64_t pages = *bytes / page_bytes;
-  for (const std::string* page : {&*first, &*second}) {
-    if (const char* wrong = wrong_in_meta(*page, page_bytes, pages)) return damaged(wrong);
+  for (const std::string& page : *pages) {
+    if (const char* wrong = wrong_in_meta(page, page_bytes, *bytes / page_bytes)) return damaged(wrong);
   }
   return {};
 }

@@ -3,12 +3,29 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include "flotilla/error.hpp"
 #include "state/file.hpp"
 
 namespace flotilla::state {
+
+/// LMDB's record of where the pages of one transaction are: it writes them to two places in turn, the newer one counts.
+struct MetaPage {
+  std::string bytes;
+
+  std::uint64_t txn_id() const;
+  std::uint32_t page_bytes() const;
+  friend bool operator==(const MetaPage&, const MetaPage&) = default;
+};
+/// Of `bytes` that come from elsewhere: nullopt unless they are a meta page of LMDB 0.9's data format.
+std::optional<MetaPage> to_meta_page(std::string bytes);
+/// The newer one. `damaged`: the file has none.
+[[nodiscard]] Result<MetaPage> read_meta_page(const FileHandle& file);
+/// Into both places, so that LMDB knows of no other transaction. Requires: nobody has the file open.
+[[nodiscard]] Result<void> write_meta_pages(FileHandle& file, const MetaPage& meta);
 
 /// `damaged` unless both meta pages are of LMDB 0.9's data format, with a page size that is a power of two from 512 to
 /// 65,536 bytes, and point inside of the file, which is a whole number of pages. Says nothing of the pages between.

@@ -11,8 +11,6 @@
 
 #include <fmt/format.h>
 
-#include "base/codec.hpp"
-#include "base/crc32c.hpp"
 #include "state/file.hpp"
 #include "state/lmdb.hpp"
 
@@ -22,9 +20,6 @@ namespace {
 constexpr std::string_view link_name = "state";
 constexpr std::string_view new_link_name = "state.link.tmp";
 constexpr std::string_view prefix = "state.";
-constexpr std::string_view mark_name = "installed";
-constexpr std::uint32_t mark_magic = 0x4e495446;  // "FTIN"
-constexpr std::uint32_t mark_version = 1;
 
 Error error_at(std::string_view doing, const std::filesystem::path& path, const std::error_code& code) {
   return lmdb::error_of(code.value(), fmt::format("{} {}", doing, path.string()));
@@ -38,25 +33,6 @@ std::optional<std::uint64_t> number_of(std::string_view name) {
   const auto [end, code] = std::from_chars(name.data(), name.data() + name.size(), number);
   if (code != std::errc() || end != name.data() + name.size() || number == 0) return std::nullopt;
   return number;
-}
-
-std::string encode(const InstallMark& mark) {
-  std::string bytes;
-  Encoder(bytes).u32(mark_magic).u32(mark_version).u64(mark.index.value).u64(mark.term.value);
-  const std::uint32_t crc = crc32c(bytes);
-  Encoder(bytes).u32(crc);
-  return bytes;
-}
-
-std::optional<InstallMark> decode_mark(std::string_view bytes) {
-  Decoder in(bytes);
-  const std::uint32_t magic = in.u32();
-  const std::uint32_t version = in.u32();
-  const InstallMark mark{Index{in.u64()}, Term{in.u64()}};
-  const std::uint32_t crc = in.u32();
-  if (!in.done() || magic != mark_magic || version != mark_version) return std::nullopt;
-  if (crc != crc32c(bytes.substr(0, bytes.size() - 4))) return std::nullopt;
-  return mark;
 }
 
 /// state.N, state.N.tmp, state.copy-N.tmp and the link that was to be; what else is called so may be the user's own.
@@ -86,12 +62,6 @@ Result<void> sweep(const std::filesystem::path& data_dir, std::string_view kept)
 }
 
 }  // namespace
-
-Result<void> sync_directory(const std::filesystem::path& path) {
-  auto directory = FileHandle::open(path, O_RDONLY | O_DIRECTORY);
-  if (!directory) return fail(directory.error());
-  return directory->sync();
-}
 
 std::filesystem::path Directory::numbered(std::uint64_t number) const {
   return data_dir_ / fmt::format("{}{}", prefix, number);
@@ -151,15 +121,7 @@ Result<void> Directory::link_to(std::uint64_t number) const {
   return sync_ ? sync_directory(data_dir_) : Result<void>();
 }
 
-Result<std::filesystem::path> Directory::stage(const InstallMark& mark) {
-  const std::filesystem::path path = incoming() / mark_name;
-  auto file = FileHandle::open(path, O_WRONLY | O_CREAT | O_TRUNC);
-  if (!file) return fail(file.error());
-  if (auto written = file->write_at(0, encode(mark)); !written) return fail(written.error());
-  if (sync_) {
-    if (auto synced = file->sync(); !synced) return fail(synced.error());
-    if (auto synced = sync_directory(incoming()); !synced) return fail(synced.error());
-  }
+Result<std::filesystem::path> Directory::stage() {
   const std::filesystem::path target = numbered(number_ + 1);
   std::error_code code;
   std::filesystem::remove_all(target, code);
@@ -183,18 +145,6 @@ Result<void> Directory::publish() {
 void Directory::discard() {
   std::error_code code;
   std::filesystem::remove_all(numbered(number_ + 1), code);
-}
-
-Result<std::optional<InstallMark>> Directory::mark() const {
-  const std::filesystem::path mark_path = path() / mark_name;
-  auto file = FileHandle::open(mark_path, O_RDONLY);
-  if (!file && file.error() == Errc::not_found) return std::optional<InstallMark>();
-  if (!file) return fail(file.error());
-  const auto bytes = file->read_at(0, 4096);
-  if (!bytes) return fail(bytes.error());
-  const auto mark = decode_mark(*bytes);
-  if (!mark) return fail(Errc::damaged, fmt::format("{} is malformed", mark_path.string()));
-  return mark;
 }
 
 }  // namespace flotilla::state

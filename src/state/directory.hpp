@@ -1,7 +1,8 @@
 // The directory that the database is in, and how another takes its place.
 //
 //   data/state          a symbolic link to state.N: what is in force
-//   data/state.N        data.mdb, lock.mdb; and `installed` if it was received as a snapshot (FORMAT.md)
+//   data/state.N        data.mdb, lock.mdb and checkpoint (FORMAT.md)
+
 //   data/state.N+1.tmp  a snapshot that is being received
 //
 // One rename of the link, then a sync of the directory, is the moment of the change. Other state.N, state.N.tmp and
@@ -16,12 +17,6 @@
 #include "flotilla/types.hpp"
 
 namespace flotilla::state {
-
-/// The last entry that a received database includes. Says that the log may have to begin anew after it.
-struct InstallMark {
-  Index index;
-  Term term;
-};
 
 /// Thread: one at a time.
 class Directory {
@@ -40,15 +35,13 @@ class Directory {
   std::filesystem::path incoming() const;
   /// Where a copy to be sent is made; a new `number` each time.
   std::filesystem::path outgoing(std::uint64_t number) const;
-  /// Gives incoming() its mark and its final name, which is returned. Requires: its files are synced.
-  Result<std::filesystem::path> stage(const InstallMark& mark);
+  /// Gives incoming() its final name, which is returned. Requires: it is whole and durable.
+  Result<std::filesystem::path> stage();
+
   /// What was staged is in force from now on. After an error either may be.
   Result<void> publish();
   /// Removes what was staged.
   void discard();
-
-  /// Of the database in force; nullopt: it was not received, or has gone on since.
-  Result<std::optional<InstallMark>> mark() const;
 
  private:
   Directory(std::filesystem::path data_dir, bool sync, std::uint64_t number)
@@ -60,8 +53,5 @@ class Directory {
   bool sync_;
   std::uint64_t number_;
 };
-
-/// Makes the names in a directory durable.
-Result<void> sync_directory(const std::filesystem::path& path);
 
 }  // namespace flotilla::state

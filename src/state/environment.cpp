@@ -5,11 +5,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <thread>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "base/assert.hpp"
+#include "state/file.hpp"
 
 namespace flotilla::state {
 namespace {
@@ -67,16 +69,55 @@ Result<lmdb::Env> open_env(const EnvironmentOptions& options) {
   if (code == 0) code = mdb_env_set_maxdbs(raw, static_cast<MDB_dbi>(tables_max + 1));
   // NORDAHEAD: read-ahead leaves the file in the page cache as large folios, which makes every later write of a page
   // three times as dear (LIMITS A3).
-  const unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | (options.sync ? 0u : static_cast<unsigned>(MDB_NOSYNC));
+  constexpr unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | MDB_NOSYNC;
+
   if (code == 0) code = mdb_env_open(raw, options.directory.c_str(), flags, file_mode);
   if (code != 0) return fail(system_error("open the database in", options.directory, code));
   if (static_cast<std::size_t>(mdb_env_get_maxkeysize(raw)) < key_bytes_max) {
     return fail(Errc::version_unsupported, "this build of LMDB does not allow keys of 511 bytes");
   }
-  int swept = 0;
-  code = mdb_reader_check(raw, &swept);  // slots of processes that died with a read transaction open
-  if (code != 0) return fail(lmdb::error_of(code, "check the reader table"));
   return env;
+}
+
+/// A tool may look at the database for a moment. Longer than that is for whoever started it to end.
+constexpr std::chrono::milliseconds lock_patience{2000};
+constexpr std::chrono::milliseconds lock_poll{10};
+
+/// The process that has the environment of this lock file open; 0: none, -1: one that cannot be seen from here.
+Result<pid_t> holder_of(const std::filesystem::path& lock_path) {
+  // Closing it drops locks of this process on it; the claim says that it has none.
+  auto file = FileHandle::open(lock_path, O_RDWR);
+  if (!file && file.error() == Errc::not_found) return 0;
+  if (!file) return fail(file.error());
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = 0;  // LMDB locks the first byte for as long as the environment is open
+  lock.l_len = 1;
+  if (::fcntl(file->descriptor(), F_GETLK, &lock) != 0) return fail(system_error("ask who locks", lock_path, errno));
+  if (lock.l_type == F_UNLCK) return 0;
+  return lock.l_pid > 0 ? lock.l_pid : -1;
+}
+
+/// Nobody else may have the environment open: its reader would not be seen by the new lock file. A lock file that is
+/// left says nothing any more.
+Result<void> take_over(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "lock.mdb";
+  const auto until = std::chrono::steady_clock::now() + lock_patience;
+  for (;;) {
+    const auto holder = holder_of(path);
+    if (!holder) return fail(holder.error());
+    if (*holder == 0) break;
+    if (std::chrono::steady_clock::now() >= until) {
+      return fail(Errc::in_use, fmt::format("{} is open in {}; nothing was changed", directory.string(),
+                                            *holder > 0 ? fmt::format("process {}", *holder) : "another process"));
+    }
+    std::this_thread::sleep_for(lock_poll);
+  }
+  std::error_code code;
+  std::filesystem::remove(path, code);
+  if (code) return fail(system_error("remove", path, code.value()));
+  return {};
 }
 
 }  // namespace
@@ -118,13 +159,48 @@ Result<std::shared_ptr<Environment>> Environment::open(const EnvironmentOptions&
   if (auto made = ensure_file(data); !made) return fail(made.error());
   auto claim = FileClaim::of(data);
   if (!claim) return fail(claim.error());
+  if (auto taken = take_over(options.directory); !taken) return fail(taken.error());
+  if (options.back_to) {
+    auto file = FileHandle::open(data, O_RDWR);
+    if (!file) return fail(file.error());
+    if (auto written = write_meta_pages(*file, *options.back_to); !written) return fail(written.error());
+  }
   auto env = open_env(options);
   if (!env) return fail(env.error());
-  return std::shared_ptr<Environment>(new Environment(std::move(*env), std::move(*claim), options.readers_max));
+  return std::shared_ptr<Environment>(new Environment(std::move(*env), std::move(*claim), options));
 }
 
-Environment::Environment(lmdb::Env env, FileClaim claim, unsigned readers_max)
-    : claim_(std::move(claim)), env_(std::move(env)), pid_(::getpid()), readers_max_(readers_max) {}
+Environment::Environment(lmdb::Env env, FileClaim claim, const EnvironmentOptions& options)
+    : claim_(std::move(claim)),
+      env_(std::move(env)),
+      pid_(::getpid()),
+      directory_(options.directory),
+      readers_max_(options.readers_max) {}
+
+Environment::Pin::~Pin() {
+  if (txn_ != nullptr && !environment_->forked()) mdb_txn_abort(txn_);
+}
+
+Result<Environment::Pin> Environment::pin() const {
+  if (forked()) return fail(Error(Errc::forked));
+  MDB_txn* txn = nullptr;
+  const int code = mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, &txn);
+  if (code != 0) return fail(lmdb::error_of(code, "begin a read transaction"));
+  return Pin(*this, txn);
+}
+
+void Environment::hold(Pin pin) {
+  const std::lock_guard lock(mutex_);
+  held_.reset();  // it is safe to let go: what `pin` holds is durable
+  held_.emplace(std::move(pin));
+}
+
+std::uint64_t Environment::used_bytes() const noexcept {
+  MDB_envinfo info{};
+  MDB_stat stat{};
+  if (forked() || mdb_env_info(env_.get(), &info) != 0 || mdb_env_stat(env_.get(), &stat) != 0) return 0;
+  return (std::uint64_t{info.me_last_pgno} + 1) * stat.ms_psize;
+}
 
 Environment::~Environment() {
   if (forked()) {
@@ -133,7 +209,9 @@ Environment::~Environment() {
     claim_.forget();
     return;  // the idle Readers' memory is freed, their transactions are not
   }
+  held_.reset();
   // No reader is open: each keeps this alive.
+
   for (const auto& reader : idle_) mdb_txn_abort(reader->txn);
 }
 

@@ -14,11 +14,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "flotilla/error.hpp"
 #include "flotilla/txn.hpp"
+#include "state/data_file.hpp"
 #include "state/lmdb.hpp"
 
 namespace flotilla::state {
@@ -65,7 +68,7 @@ struct EnvironmentOptions {
   std::filesystem::path directory;
   std::size_t map_size = 0;
   unsigned readers_max = 0;
-  bool sync = true;
+  std::optional<MetaPage> back_to;  ///< the only transaction that LMDB is to know of
 };
 
 class Environment : public std::enable_shared_from_this<Environment> {
@@ -82,7 +85,25 @@ class Environment : public std::enable_shared_from_this<Environment> {
     std::shared_ptr<const Catalog> catalog;  ///< as of the snapshot: never newer, so every handle in it is good
   };
 
+  /// A read transaction of the member's own, which keeps the pages of its snapshot as they are. Thread: any.
+  class Pin {
+   public:
+    Pin(Pin&& other) noexcept : environment_(other.environment_), txn_(std::exchange(other.txn_, nullptr)) {}
+    Pin& operator=(Pin&&) = delete;
+    ~Pin();
+    std::size_t txn_id() const noexcept { return mdb_txn_id(txn_); }
+
+   private:
+    friend class Environment;
+    Pin(const Environment& environment, MDB_txn* txn) : environment_(&environment), txn_(txn) {}
+    const Environment* environment_;
+    MDB_txn* txn_;
+  };
+
+  /// Requires: what is in the file may be opened (checkpoint.hpp). No commit is synced: that is the checkpoints' work.
+  /// in_use: another process has it open.
   static Result<std::shared_ptr<Environment>> open(const EnvironmentOptions& options);
+
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;
   ~Environment();
@@ -90,6 +111,15 @@ class Environment : public std::enable_shared_from_this<Environment> {
   MDB_env* handle() const noexcept { return env_.get(); }
   MDB_dbi reserved() const noexcept { return reserved_; }
   void set_reserved(MDB_dbi dbi) noexcept { reserved_ = dbi; }
+  const std::filesystem::path& directory() const noexcept { return directory_; }
+
+  /// At the newest committed transaction. Goes before the environment does.
+  Result<Pin> pin() const;
+  /// Holds it in place of the one before.
+  void hold(Pin pin);
+  /// What the newest committed transaction calls its last page, in bytes from the beginning of the file.
+  std::uint64_t used_bytes() const noexcept;
+
   /// True in a child that this process forked: nothing here may be touched then, not even to close it.
   bool forked() const noexcept;
 
@@ -111,7 +141,8 @@ class Environment : public std::enable_shared_from_this<Environment> {
   std::shared_ptr<const Catalog> catalog() const;
 
  private:
-  Environment(lmdb::Env env, FileClaim claim, unsigned readers_max);
+  Environment(lmdb::Env env, FileClaim claim, const EnvironmentOptions& options);
+
   Result<void> start(Reader& reader);
   void link(Reader* reader) noexcept;
   void unlink(Reader* reader) noexcept;
@@ -120,6 +151,7 @@ class Environment : public std::enable_shared_from_this<Environment> {
   FileClaim claim_;
   lmdb::Env env_;
   const pid_t pid_;
+  const std::filesystem::path directory_;
   const unsigned readers_max_;
   MDB_dbi reserved_ = 0;
 
@@ -130,6 +162,8 @@ class Environment : public std::enable_shared_from_this<Environment> {
   Reader* newest_ = nullptr;
   unsigned open_ = 0;
   std::size_t announced_ = 0;  ///< 0: none
+  std::optional<Pin> held_;
+
   std::shared_ptr<const Catalog> catalog_ = std::make_shared<const Catalog>();
 };
 

@@ -91,6 +91,12 @@ Result<void> FileHandle::reserve(std::uint64_t bytes) {
   return {};
 }
 
+Result<void> sync_directory(const std::filesystem::path& path) {
+  auto directory = FileHandle::open(path, O_RDONLY | O_DIRECTORY);
+  if (!directory) return fail(directory.error());
+  return directory->sync();
+}
+
 Result<void> check_room(const std::filesystem::path& directory, std::uint64_t bytes, std::uint64_t reserve_bytes) {
   std::error_code code;
   const auto space = std::filesystem::space(directory, code);

@@ -35,6 +35,9 @@ class FileHandle {
   std::filesystem::path path_;
 };
 
+/// Makes the names in a directory durable.
+[[nodiscard]] Result<void> sync_directory(const std::filesystem::path& path);
+
 /// disk_full unless the file system of `directory` has room for `bytes` more and `reserve_bytes` besides.
 [[nodiscard]] Result<void> check_room(const std::filesystem::path& directory, std::uint64_t bytes,
                                       std::uint64_t reserve_bytes);

@@ -7,8 +7,8 @@
 
 #include <fmt/format.h>
 
-#include "state/data_file.hpp"
-#include "state/directory.hpp"
+#include "state/checkpoint.hpp"
+
 #include "state/environment.hpp"
 #include "state/lmdb.hpp"
 #include "state/rows.hpp"
@@ -90,7 +90,6 @@ Result<Applied> SnapshotWriter::finish() {
   if (hasher_.hash() != options_.hash) return fail(Errc::damaged, "the snapshot's bytes are not those that were sent");
   if (options_.sync) {
     if (auto synced = file_.sync(); !synced) return fail(synced.error());
-    if (auto synced = sync_directory(options_.directory); !synced) return fail(synced.error());
   }
   if (auto sound = check_data_file(file_); !sound) return fail(sound.error());
   auto applied = read_applied(options_.directory / "data.mdb");
@@ -98,6 +97,12 @@ Result<Applied> SnapshotWriter::finish() {
   if (!applied->index || !applied->term || applied->configuration_index > applied->index ||
       !raft::valid(applied->configuration)) {
     return fail(Errc::damaged, "the snapshot is of no cluster");
+  }
+  auto meta = read_meta_page(file_);
+  if (!meta) return fail(meta.error());
+  const Checkpoint checkpoint{applied->index, applied->term, true, std::move(*meta)};
+  if (auto written = write_checkpoint(options_.directory, checkpoint, options_.sync); !written) {
+    return fail(written.error());
   }
   return applied;
 }

@@ -76,7 +76,9 @@ class SnapshotWriter {
   /// The next bytes of the file.
   [[nodiscard]] Result<void> write(std::string_view bytes);
   std::uint64_t written() const noexcept { return written_; }
-  /// After the last byte: `damaged` unless length and hash hold and the file is a database of ours; durable then.
+  /// After the last byte: `damaged` unless length and hash hold and the file is a database of ours; durable then, with
+  /// a checkpoint of its own.
+
   [[nodiscard]] Result<Applied> finish();
 
  private:

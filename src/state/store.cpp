@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <new>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include <fcntl.h>
@@ -34,6 +36,10 @@ constexpr int restarts_max = 8;
 /// Commits between two sweeps of the reader table: the slot of another process that died while it read keeps LMDB from
 /// using any page again that it could see.
 constexpr std::uint64_t commits_per_sweep = 1024;
+/// Steps in which a checkpoint's pages go to the disk, and when one of them is taken to have kept it busy.
+constexpr std::uint64_t write_out_bytes = 1u << 20;
+constexpr std::chrono::nanoseconds write_out_noticed = std::chrono::microseconds(100);
+constexpr std::chrono::nanoseconds write_out_pause_max = std::chrono::milliseconds(20);
 /// A command's error text is cut to this, here and in its session.
 constexpr std::size_t error_text_bytes_max = 4096;
 
@@ -78,6 +84,66 @@ bool inside_command() noexcept {
   return inside_command_;
 }
 
+class Store::NewCheckpoint {
+ public:
+  static Result<std::shared_ptr<NewCheckpoint>> begin(std::shared_ptr<Environment> env, const Applied& applied,
+                                                      bool installed = false) {
+    auto pin = env->pin();
+    if (!pin) return fail(pin.error());
+    auto file = FileHandle::open(env->directory() / "data.mdb", O_RDWR);
+    if (!file) return fail(file.error());
+    auto meta = read_meta_page(*file);
+    if (!meta) return fail(meta.error());
+    if (meta->txn_id() != pin->txn_id()) {
+      return fail(Errc::damaged, fmt::format("the newest transaction of {} is {}, its meta page says {}",
+                                             env->directory().string(), pin->txn_id(), meta->txn_id()));
+    }
+    return std::shared_ptr<NewCheckpoint>(
+        new NewCheckpoint(std::move(env), std::move(*pin), std::move(*file),
+                          Checkpoint{applied.index, applied.term, installed, std::move(*meta)}));
+  }
+
+  const std::shared_ptr<Environment>& env() const { return env_; }
+  const Checkpoint& checkpoint() const { return checkpoint_; }
+  std::uint64_t used_bytes() const { return used_bytes_; }
+  Result<void> make_durable(const std::function<bool()>& hurry, bool sync) {
+    if (sync) {
+      write_out(hurry);
+      if (const int code = mdb_env_sync(env_->handle(), 1); code != 0) {
+        return fail(fault_of(code, "sync the database"));
+      }
+    }
+    return write_checkpoint(env_->directory(), checkpoint_, sync);
+  }
+  void hold() { env_->hold(std::move(pin_)); }
+
+ private:
+  NewCheckpoint(std::shared_ptr<Environment> env, Environment::Pin pin, FileHandle file, Checkpoint checkpoint)
+      : env_(std::move(env)),
+        pin_(std::move(pin)),
+        file_(std::move(file)),
+        checkpoint_(std::move(checkpoint)),
+        used_bytes_(env_->used_bytes()) {}
+
+  /// Hands the changed pages to the disk bit by bit: all at once would keep the log's syncs waiting behind them. A
+  /// failure shows in the sync that follows.
+  void write_out(const std::function<bool()>& hurry) const {
+    for (std::uint64_t offset = 0; offset < used_bytes_; offset += write_out_bytes) {
+      const auto begun = std::chrono::steady_clock::now();
+      constexpr unsigned whole = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+      ::sync_file_range(file_.descriptor(), static_cast<off_t>(offset), write_out_bytes, whole);
+      const auto took = std::chrono::steady_clock::now() - begun;
+      if (took > write_out_noticed && !hurry()) std::this_thread::sleep_for(std::min(took, write_out_pause_max));
+    }
+  }
+
+  std::shared_ptr<Environment> env_;
+  Environment::Pin pin_;  // goes before env_
+  FileHandle file_;
+  Checkpoint checkpoint_;
+  std::uint64_t used_bytes_;
+};
+
 class Store::Impl {
  public:
   Impl(const StoreOptions& options, Commands commands)
@@ -86,6 +152,13 @@ class Store::Impl {
   Result<void> open();
   Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
   Result<void> install(const std::filesystem::path& directory, const std::function<Result<void>()>& publish);
+  Result<std::shared_ptr<NewCheckpoint>> begin_checkpoint();
+  Result<void> finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry);
+  Checkpoint last_checkpoint() const {
+    const std::lock_guard lock(env_mutex_);
+    return checkpoint_;
+  }
+  std::uint64_t grown_bytes() const;
   std::optional<std::vector<Outcome>> remembered(std::uint64_t session) const;
 
   /// Thread: any.
@@ -120,10 +193,15 @@ class Store::Impl {
     std::shared_ptr<Environment> env;
     Applied applied;
     Sessions sessions;
+    Checkpoint checkpoint;
   };
-  /// Opens `directory`, makes the reserved table or reads it, and opens all tables.
+  /// Opens `directory` as of its checkpoint, or makes a database with one.
   Result<Loaded> load(const std::filesystem::path& directory) const;
+  /// Makes the reserved table or reads it, and opens all tables.
+  static Result<Loaded> load_rows(std::shared_ptr<Environment> env);
+
   static Result<MDB_dbi> open_reserved(MDB_txn* txn, bool& made);
+
   static Result<Catalog> load_tables(MDB_txn* txn, const Rows& rows);
   void use(Loaded loaded);
 
@@ -146,6 +224,8 @@ class Store::Impl {
   mutable std::mutex env_mutex_;
   std::shared_ptr<Environment> env_;                      // written with env_mutex_, by the apply thread
   mutable std::vector<std::weak_ptr<Environment>> past_;  // guarded by env_mutex_
+  Checkpoint checkpoint_;                                 // guarded by env_mutex_: of env_
+  std::uint64_t checkpoint_used_bytes_ = 0;               // guarded by env_mutex_: of env_ when it was begun
 
   Applied applied_;
   std::atomic<std::uint64_t> applied_index_{0};
@@ -166,11 +246,6 @@ Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options, Commands
   if (auto checked = commands.check(); !checked) return fail(checked.error());
   auto impl = std::make_unique<Impl>(options, std::move(commands));
   if (auto opened = impl->open(); !opened) return fail(opened.error());
-  if (options.sync) {
-    if (auto synced = sync_directory(options.directory); !synced) return fail(synced.error());
-    auto synced = sync_directory(std::filesystem::absolute(options.directory / "..").lexically_normal());
-    if (!synced) return fail(synced.error());
-  }
   return std::unique_ptr<Store>(new Store(std::move(impl)));
 }
 
@@ -191,10 +266,74 @@ Result<MDB_dbi> Store::Impl::open_reserved(MDB_txn* txn, bool& made) {
   return dbi;
 }
 
+/// A new database has less than this before its first checkpoint: LMDB's two meta pages, and the reserved table.
+constexpr std::uint64_t new_bytes_max = 64u << 10;
+
 Result<Store::Impl::Loaded> Store::Impl::load(const std::filesystem::path& directory) const {
-  auto env = Environment::open({directory, options_.map_size, options_.readers_max, options_.sync});
+  auto checkpoint = read_checkpoint(directory);
+  const bool made = !checkpoint && checkpoint.error() == Errc::not_found;
+  if (!checkpoint && !made) return fail(checkpoint.error());
+  if (made) {
+    std::error_code code;
+    const auto bytes = std::filesystem::file_size(directory / "data.mdb", code);
+    if (!code && bytes > 0) {
+      return fail(Errc::damaged,
+                  fmt::format("{} has no checkpoint beside its data.mdb: nothing says which of its pages "
+                              "are whole",
+                              directory.string()));
+    }
+  }
+
+  EnvironmentOptions wanted{directory, options_.map_size, options_.readers_max, {}};
+  if (!made) wanted.back_to = checkpoint->meta;
+  auto env = Environment::open(wanted);
   if (!env) return fail(env.error());
-  auto txn = lmdb::Txn::begin_write((*env)->handle());  // goes before the environment does
+  if (made) {
+    auto loaded = load_rows(*env);
+    if (!loaded) return fail(loaded.error());
+    auto first = NewCheckpoint::begin(*env, loaded->applied);
+    if (!first) return fail(first.error());
+    if (auto done = (*first)->make_durable([] { return true; }, options_.sync); !done) return fail(done.error());
+    loaded->checkpoint = (*first)->checkpoint();
+    (*first)->hold();
+    if (options_.sync) {
+      auto synced = sync_directory(std::filesystem::absolute(directory / "..").lexically_normal());
+      if (!synced) return fail(synced.error());
+    }
+    return loaded;
+  }
+  // Before the first write transaction, which would otherwise use pages that the checkpoint needs.
+  auto pin = (*env)->pin();
+  if (!pin) return fail(pin.error());
+  const std::size_t txn_id = pin->txn_id();
+  (*env)->hold(std::move(*pin));
+  auto loaded = load_rows(*env);
+  if (!loaded) return fail(loaded.error());
+  if (txn_id != checkpoint->meta.txn_id() || loaded->applied.index != checkpoint->index ||
+      loaded->applied.term != checkpoint->term) {
+    return fail(Errc::damaged,
+                fmt::format("{} is not as its checkpoint says: it stands at {} (term {}) instead of {} (term {})",
+                            directory.string(), loaded->applied.index.value, loaded->applied.term.value,
+                            checkpoint->index.value, checkpoint->term.value));
+  }
+  loaded->checkpoint = std::move(*checkpoint);
+  return loaded;
+}
+
+Result<bool> Store::unused(const std::filesystem::path& directory) {
+  const auto checkpoint = read_checkpoint(directory);
+  if (checkpoint) return checkpoint->index <= Index{1};
+  if (checkpoint.error() != Errc::not_found) return fail(checkpoint.error());
+  std::error_code code;
+  const auto bytes = std::filesystem::file_size(directory / "data.mdb", code);
+  if (code == std::errc::no_such_file_or_directory) return true;
+  if (code) return fail(fault_of(code.value(), fmt::format("look at the database in {}", directory.string())));
+  return bytes <= new_bytes_max;
+}
+
+Result<Store::Impl::Loaded> Store::Impl::load_rows(std::shared_ptr<Environment> env) {
+  auto txn = lmdb::Txn::begin_write(env->handle());  // goes before the environment does
+
   if (!txn) return fail(txn.error());
   bool made = false;
   const auto dbi = open_reserved(txn->get(), made);
@@ -208,7 +347,8 @@ Result<Store::Impl::Loaded> Store::Impl::load(const std::filesystem::path& direc
   }
   auto applied = read_applied(rows);
   if (!applied) return fail(applied.error());
-  Loaded loaded{*env, std::move(*applied), {}};
+  Loaded loaded{std::move(env), std::move(*applied), {}, {}};
+
   if (!loaded.sessions.load(rows, code)) return fail(Errc::damaged, "a session row is malformed");
   if (code != 0) return fail(fault_of(code, "read the sessions"));
   auto catalog = load_tables(txn->get(), rows);
@@ -225,7 +365,10 @@ void Store::Impl::use(Loaded loaded) {
     const std::lock_guard lock(env_mutex_);
     if (env_) past_.push_back(env_);
     env_.swap(before);
+    checkpoint_ = std::move(loaded.checkpoint);
+    checkpoint_used_bytes_ = env_->used_bytes();
   }
+
   applied_ = std::move(loaded.applied);
   sessions_ = std::move(loaded.sessions);
   applied_index_.store(applied_.index.value, std::memory_order_release);
@@ -307,6 +450,34 @@ Result<void> Store::Impl::install(const std::filesystem::path& directory,
   }
   use(std::move(*loaded));
   return {};
+}
+
+Result<std::shared_ptr<Store::NewCheckpoint>> Store::Impl::begin_checkpoint() {
+  if (env_->forked()) return fail(Error(Errc::forked));
+  if (fault_) return fail(*fault_);
+  const Checkpoint before = last_checkpoint();
+  // As long as nothing was applied to it, a received database is what it was: the log may not have followed yet.
+  return NewCheckpoint::begin(env_, applied_, before.installed && before.index == applied_.index);
+}
+
+Result<void> Store::Impl::finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry) {
+  const auto done = checkpoint.make_durable(hurry, options_.sync);
+  const std::lock_guard lock(env_mutex_);
+  if (checkpoint.env() != env_) return {};  // its directory may be gone
+  if (!done) return done;
+  checkpoint.hold();
+  checkpoint_ = checkpoint.checkpoint();
+  checkpoint_used_bytes_ = checkpoint.used_bytes();
+  return {};
+}
+
+std::uint64_t Store::Impl::grown_bytes() const {
+  const auto [env, before] = [&] {
+    const std::lock_guard lock(env_mutex_);
+    return std::pair(env_, checkpoint_used_bytes_);
+  }();
+  const std::uint64_t now = env->used_bytes();
+  return now > before ? now - before : 0;
 }
 
 std::optional<std::vector<Outcome>> Store::Impl::remembered(std::uint64_t session) const {
@@ -530,6 +701,28 @@ Store::~Store() = default;
 
 Result<std::vector<Outcome>> Store::apply(std::span<const raft::Entry> entries) {
   return impl_->apply(entries);
+}
+
+Result<std::shared_ptr<Store::NewCheckpoint>> Store::begin_checkpoint() {
+  return impl_->begin_checkpoint();
+}
+
+Result<void> Store::finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry) {
+  return impl_->finish_checkpoint(checkpoint, hurry);
+}
+
+Result<void> Store::checkpoint() {
+  auto begun = begin_checkpoint();
+  if (!begun) return fail(begun.error());
+  return finish_checkpoint(**begun, [] { return true; });
+}
+
+Checkpoint Store::last_checkpoint() const {
+  return impl_->last_checkpoint();
+}
+
+std::uint64_t Store::grown_bytes() const {
+  return impl_->grown_bytes();
 }
 
 const Applied& Store::applied() const {

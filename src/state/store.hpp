@@ -18,6 +18,8 @@
 #include "flotilla/types.hpp"
 #include "raft/entry.hpp"
 #include "state/applied.hpp"
+#include "state/checkpoint.hpp"
+
 #include "state/payload.hpp"
 #include "state/sessions.hpp"
 #include "state/snapshot.hpp"
@@ -28,7 +30,8 @@ struct StoreOptions {
   std::filesystem::path directory;  ///< see state::Directory; created if missing
   std::size_t map_size = std::size_t{256} << 30;
   unsigned readers_max = 1024;
-  bool sync = true;  ///< durable at each commit; tests of pure logic turn it off
+  bool sync = true;  ///< checkpoints are durable; tests of pure logic turn it off
+
   LogSink log_sink;
 };
 
@@ -40,11 +43,18 @@ struct Outcome {
   Result<Bytes> result;
 };
 
-/// Thread: apply() and install() on the apply thread alone; copy(), read(), applied_index() and the sizes on any.
+class Environment;
+
+/// Thread: apply(), install() and begin_checkpoint() on the apply thread alone; copy(), read(), applied_index(),
+/// finish_checkpoint() and the sizes on any.
 class Store {
  public:
+  /// Takes the database back to its checkpoint; makes it, with its first checkpoint, in a directory that has none.
   /// io_error, disk_full, damaged, version_unsupported, in_use (another process or this one has it open), map_full.
   static Result<std::unique_ptr<Store>> open(const StoreOptions& options, Commands commands);
+  /// Whether the database in `directory` is missing, or no more than made.
+  static Result<bool> unused(const std::filesystem::path& directory);
+
   ~Store();
 
   /// Applies a contiguous batch that begins at applied().index + 1, in one LMDB transaction where it can be. Entries at
@@ -52,6 +62,22 @@ class Store {
   /// error is a local fault: nothing of the batch that is not in applied() took effect, and every later call returns
   /// the same error.
   [[nodiscard]] Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
+
+  /// A checkpoint on its way: holds the pages of its transaction as they are. Dropped unfinished, it changes nothing.
+  class NewCheckpoint;
+  /// Of what is applied now.
+  [[nodiscard]] Result<std::shared_ptr<NewCheckpoint>> begin_checkpoint();
+  /// Makes it durable, then lets go of the one before; takes as long as writing what changed since then. Requires: the
+  /// log is durable up to its index. `hurry` says whether to write as fast as the disk can, rather than leave half of
+  /// its time to others. disk_full: the one before is still in force, and another may be tried later. After any other
+  /// error this run of the store must end. Success also if another database was installed meanwhile. One at a time.
+  [[nodiscard]] Result<void> finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry);
+  /// Both, with haste: what a start would go back to is what is applied.
+  [[nodiscard]] Result<void> checkpoint();
+  /// In force. Thread: any.
+  Checkpoint last_checkpoint() const;
+  /// How many bytes the database has grown since then. Thread: any.
+  std::uint64_t grown_bytes() const;
 
   /// A compacted copy of the newest committed transaction, in a new file at `path`. Takes as long as writing and
   /// reading that much; the pages of that transaction are not used again meanwhile. disk_full unless there is room for

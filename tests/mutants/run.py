@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Whether the tests notice bugs. README.md has the format of the lists and what is done with them.
 
-    run.py [--only CHECK[,CHECK...]] [--seeds N] [NAME...]
+    run.py [--jobs N] [--only CHECK[,CHECK...]] [--seeds N] [NAME...]
 """
 
 import argparse
+import concurrent.futures
 import os
 import re
 import resource
@@ -36,10 +37,13 @@ inline bool flotilla_mutant(int number) {
 
 
 class Check:
-    """`folders`: the sources it has in it. `slices`: the arguments of its runs, one after the other."""
+    """`folders`: the sources it has in it. `slices`: the arguments of its runs, one after the other. `times`: how often it
+    must fail; a check that has deadlines on the wall clock may fail once because the machine was busy. Not to end at
+    all needs no second time: the limits are many times what a check takes."""
 
-    def __init__(self, name, target, folders, slices=(("--abort-after=1",),), timeout=60):
-        self.name, self.target, self.folders, self.slices, self.timeout = name, target, folders.split(), slices, timeout
+    def __init__(self, name, target, folders, slices=(("--abort-after=1",),), timeout=60, times=1):
+        self.name, self.target, self.folders, self.slices = name, target, folders.split(), slices
+        self.timeout, self.times = timeout, times
 
     def sees(self, mutant):
         return mutant.file.split("/")[1] in self.folders
@@ -59,8 +63,8 @@ def checks(seeds):
         Check("core_sim", "tests/sim/core/core_sim", "raft", [("--seeds", str(50 * seeds))], 120),
         Check("durability", "tests/node/test_durability", everything),
         Check("member_sim", "tests/sim/member/member_sim", everything, member_slices, 120),
-        Check("node", "tests/node/test_node", everything, timeout=240),
-        Check("members", "tests/node/test_members", everything, timeout=240),
+        Check("node", "tests/node/test_node", everything, timeout=240, times=2),
+        Check("members", "tests/node/test_members", everything, timeout=240, times=2),
     ]
 
 
@@ -216,6 +220,7 @@ def build(wanted):
 
 
 def limit():
+    """Of this process, and so of every check it starts."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))  # a missing bound must not take the machine
 
@@ -234,7 +239,7 @@ def run_slice(check, arguments, number):
     environment = os.environ | {"FLOTILLA_MUTANT": str(number), "TMPDIR": temporary}
     process = subprocess.Popen(
         [binary / check.target, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env=environment, start_new_session=True, preexec_fn=limit)
+        stderr=subprocess.STDOUT, env=environment, start_new_session=True)
     try:
         output = process.communicate(timeout=check.timeout)[0].decode(errors="replace")
     except subprocess.TimeoutExpired:
@@ -268,15 +273,24 @@ def judge(mutant, wanted):
     for check in wanted:
         if mutant and not check.sees(mutant):
             continue
-        said = run_check(check, mutant.number if mutant else 0)
+        for _ in range(check.times if mutant else 1):
+            said = run_check(check, mutant.number if mutant else 0)
+            if said is None or said.startswith("no end"):
+                break
         if said is not None:
             return check, said
     return None, None
 
 
+def judge_timed(mutant, wanted):
+    begun = time.monotonic()
+    return mutant, *judge(mutant, wanted), time.monotonic() - begun
+
+
 def main():
     parser = argparse.ArgumentParser(prog="mutants")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="so many mutants at a time")
     parser.add_argument("--only", help="only these checks, by name")
     parser.add_argument("--seeds", type=int, default=40, help="of member_sim; core_sim runs 50 times as many")
     parser.add_argument("--list", action="store_true", help="names, and what each guards against")
@@ -296,15 +310,21 @@ def main():
     begun = time.monotonic()
     copy_sources(mutants)
     build(wanted)
-    print(f"built with {len(mutants)} mutants in {time.monotonic() - begun:.0f} s")
-    check, said = judge(None, wanted)
-    if check:
-        fail(f"without any mutant {check.name} fails: {said}")
+    print(f"built with {len(mutants)} mutants in {time.monotonic() - begun:.0f} s", flush=True)
+    limit()
+    pool = concurrent.futures.ThreadPoolExecutor(arguments.jobs)
+
+    def all_judged(judged):
+        tasks = [pool.submit(judge_timed, one, wanted) for one in judged]
+        return (task.result() for task in concurrent.futures.as_completed(tasks))
+
+    # As many at a time as there will be with mutants, so that what fails only on a busy machine shows here.
+    for _, check, said, seconds in all_judged([None] * arguments.jobs):
+        if check:
+            fail(f"without any mutant {check.name} fails: {said}")
+        print(f"passes without any mutant in {seconds:.0f} s", flush=True)
     survivors = []
-    for mutant in chosen:
-        begun = time.monotonic()
-        check, said = judge(mutant, wanted)
-        seconds = time.monotonic() - begun
+    for mutant, check, said, seconds in all_judged(chosen):
         if check:
             print(f"{mutant.name:<48} killed by {check.name}, {seconds:.1f} s: {said[:110]}", flush=True)
         else:
@@ -316,4 +336,7 @@ def main():
     return 1 if survivors else 0
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except KeyboardInterrupt:
+    os._exit(130)  # without waiting for what is queued

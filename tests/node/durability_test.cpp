@@ -1,58 +1,11 @@
 // What a member says waits for its own disk: three real members in virtual time, and disks that stand still.
-#include <algorithm>
-
 #include <doctest/doctest.h>
 
-#include "sim/member/member.hpp"
-#include "support/temp_dir.hpp"
+#include "sim_members.hpp"
 
 using namespace flotilla;
 using namespace flotilla::sim;
 using namespace std::chrono_literals;
-
-namespace {
-
-struct Members {
-  Members() {
-    for (std::size_t i = 0; i < 3; ++i) {
-      MemberOptions options;
-      options.host = "10.0.0." + std::to_string(i + 1);
-      options.directory = directory / std::to_string(i);
-      options.found = i == 0;
-      if (i > 0) options.join = {"10.0.0.1:7000"};
-      options.disk_delay = options.apply_delay = 100us;
-      all.push_back(std::make_unique<SimMember>(scheduler, network, history, oracle, options));
-      REQUIRE(all.back()->start().has_value());
-    }
-    const auto formed = [this] {
-      const auto lines = all[0]->status().members;
-      return lines.size() == 3 && std::all_of(lines.begin(), lines.end(), [](auto& line) { return line.voter; });
-    };
-    REQUIRE(scheduler.run_until(formed, 120s));
-    scheduler.run_for(5s);
-  }
-  /// nullptr: nobody leads.
-  SimMember* leader() {
-    for (const auto& member : all) {
-      if (member->running() && member->status().role == Role::leader) return member.get();
-    }
-    return nullptr;
-  }
-  void pause_disks_but(const SimMember* spared, Duration span) {
-    for (const auto& member : all) {
-      if (member->running() && member.get() != spared) member->pause_disk(scheduler.now() + span);
-    }
-  }
-
-  test::TempDir directory;
-  test::SimScheduler scheduler{11};
-  test::SimNetwork network{scheduler};
-  History history;
-  Oracle oracle{[this](std::string what) { history.broken(std::move(what)); }};
-  std::vector<std::unique_ptr<SimMember>> all;
-};
-
-}  // namespace
 
 TEST_SUITE_BEGIN("node.durability");
 

@@ -21,6 +21,7 @@ namespace {
 /// A log that is soon cut.
 void short_log(Options& options) {
   options.trailing_entries = 5;
+  options.checkpoint_interval = std::chrono::milliseconds(20);
   options.log_cache_bytes = 8u << 10;
   options.segment_bytes = 64u << 10;
 }
@@ -247,13 +248,17 @@ struct Interrupted {
     auto writer = state::SnapshotWriter::create({directory.incoming(), copy.bytes(), copy.hash(), true}).value();
     REQUIRE(writer.write(copy.read(0, copy.bytes()).value()));
     REQUIRE(writer.finish());
-    REQUIRE(directory.stage({Index{index}, Term{term}}));
+    REQUIRE(directory.stage());
     REQUIRE(directory.publish());
   }
 
+  std::unique_ptr<log::Log> open_log() {
+    return log::Log::open(surroundings.files, {.directory = options.data_dir / "log", .segment_bytes = 64u << 10})
+        .value();
+  }
+
   void write_log(std::uint64_t first, std::uint64_t last, std::uint64_t term, std::uint64_t commit = 0) {
-    auto log =
-        log::Log::open(surroundings.files, {.directory = options.data_dir / "log", .segment_bytes = 64u << 10}).value();
+    const auto log = open_log();
     std::vector<raft::Entry> entries;
     for (std::uint64_t i = first; i <= last; ++i) {
       entries.push_back({.term = Term{term}, .index = Index{i}, .type = raft::EntryType::noop});
@@ -318,7 +323,20 @@ TEST_CASE("without the mark the same finding is damage") {
   Interrupted member;
   member.write_log(1, 10, 2);
   member.install(50, 3);
-  std::filesystem::remove(member.options.data_dir / "state" / "installed");
+  auto checkpoint = state::read_checkpoint(member.options.data_dir / "state").value();
+  checkpoint.installed = false;
+  REQUIRE(state::write_checkpoint(member.options.data_dir / "state", checkpoint, false));
+
+  const auto started = member.start();
+  REQUIRE_FALSE(started);
+  CHECK(started.error() == Errc::damaged);
+}
+
+TEST_CASE("a log that begins right after the state and never heard of its term is damage (A2)") {
+  Interrupted member;
+  member.write_log(1, 10, 2);
+  member.install(50, 12);
+  REQUIRE(member.open_log()->begin_anew(Index{50}, Term{3}));
   const auto started = member.start();
   REQUIRE_FALSE(started);
   CHECK(started.error() == Errc::damaged);

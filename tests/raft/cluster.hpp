@@ -126,7 +126,9 @@ class Cluster {
     CoreOptions options{NodeId{id}};
     options.seed = id * 1000 + at.starts++;
     if (adjust_) adjust_(options);
-    const Disk& from = at.disk;
+    Disk& from = at.disk;
+    // A snapshot was installed, and what goes with it in the log was not written.
+    if (from.hard_state.term < from.base.term) from.hard_state = {from.base.term, NodeId{}};
     at.core.emplace(options, Restored{
                                  .hard_state = from.hard_state,
                                  .base_index = from.base.index,

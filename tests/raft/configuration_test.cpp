@@ -98,6 +98,18 @@ TEST_CASE("a cluster is governed only by a configuration with a voter (D22)") {
   CHECK_FALSE(valid(Configuration{{voter(1)}, {learner(1)}}));
   CHECK_FALSE(valid(Configuration{{voter(2), voter(1)}, {}}));
   CHECK_FALSE(valid(Configuration{{voter(0)}, {}}));
+  CHECK_FALSE(valid(Configuration{{voter(1)}, {voter(2), voter(1)}}));
+  CHECK_FALSE(valid(Configuration{{voter(1)}, {voter(0)}}));
+}
+
+TEST_CASE("a group has at most members_max members") {
+  Configuration configuration = voters({1});
+  for (std::uint64_t id = 1; id <= members_max; ++id) configuration.outgoing.push_back(voter(id));
+  CHECK(valid(configuration));
+  configuration.outgoing.push_back(voter(members_max + 1));
+  CHECK_FALSE(valid(configuration));
+  std::swap(configuration.members, configuration.outgoing);
+  CHECK_FALSE(valid(configuration));
 }
 
 TEST_SUITE_END();

@@ -2,9 +2,13 @@
 // LMDB is the real one.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cerrno>
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "state/directory.hpp"
@@ -34,7 +38,10 @@ struct Plan {
 Plan put_plan;
 Plan commit_plan;
 Plan get_plan;
+Plan sync_plan;
+std::function<void()> after_commit;  ///< of the next one that succeeds
 int begun = 0;
+std::atomic<int> reads_begun = 0;
 std::vector<std::string> synced;  ///< files and directories, in order
 
 }  // namespace
@@ -47,6 +54,12 @@ int __wrap_fsync(int descriptor) {
   synced.push_back(path.filename());
   return __real_fsync(descriptor);
 }
+int __real_mdb_env_sync(MDB_env* env, int force);
+int __wrap_mdb_env_sync(MDB_env* env, int force) {
+  synced.emplace_back(force != 0 ? "database" : "nothing");
+  if (const int code = sync_plan.next(); code != 0) return code;
+  return __real_mdb_env_sync(env, force);
+}
 int __real_mdb_put(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data, unsigned flags);
 int __wrap_mdb_put(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data, unsigned flags) {
   if (const int code = put_plan.next(); code != 0) return code;
@@ -58,7 +71,9 @@ int __wrap_mdb_txn_commit(MDB_txn* txn) {
     mdb_txn_abort(txn);
     return code;
   }
-  return __real_mdb_txn_commit(txn);
+  const int code = __real_mdb_txn_commit(txn);
+  if (const auto then = std::exchange(after_commit, {}); then && code == 0) then();
+  return code;
 }
 int __real_mdb_get(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data);
 int __wrap_mdb_get(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data) {
@@ -68,7 +83,9 @@ int __wrap_mdb_get(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data) {
 int __real_mdb_txn_begin(MDB_env* env, MDB_txn* parent, unsigned flags, MDB_txn** txn);
 int __wrap_mdb_txn_begin(MDB_env* env, MDB_txn* parent, unsigned flags, MDB_txn** txn) {
   if (flags == 0) ++begun;
-  return __real_mdb_txn_begin(env, parent, flags, txn);
+  const int code = __real_mdb_txn_begin(env, parent, flags, txn);
+  if ((flags & MDB_RDONLY) != 0) ++reads_begun;
+  return code;
 }
 }
 
@@ -87,6 +104,7 @@ TEST_CASE("any call of LMDB that fails stops apply with its reason, takes nothin
       Rig rig;
       REQUIRE(rig.session(1, 1, 5));
       REQUIRE(rig.command("count", {"t", "n"}, {5, 1}));
+      REQUIRE(rig.store().checkpoint());
       put_plan = {after, one.code, 1};
       const std::vector<Entry> entries{command_entry(3, "count", {"t", "n"}, {5, 2}),
                                        command_entry(4, "put", {"new", "k", "v"}, {5, 3})};
@@ -112,6 +130,40 @@ TEST_CASE("any call of LMDB that fails stops apply with its reason, takes nothin
   }
 }
 
+TEST_CASE("every step of a checkpoint is durable before the next, and a new database has one") {
+  using Steps = std::vector<std::string>;
+  TempDir dir;
+  StoreOptions options = options_in(dir.path() / "state.1");
+  options.sync = true;
+  synced.clear();
+  auto store = Store::open(options, test_commands()).value();
+  const Steps steps{"database", "checkpoint.tmp", "state.1"};
+  Steps first = steps;
+  first.push_back(dir.path().filename());
+  CHECK(synced == first);
+  synced.clear();
+  const std::vector<Entry> entries{command_entry(1, "put", {"t", "k", "1"})};
+  REQUIRE(store->apply(entries));
+  CHECK(synced.empty());
+  REQUIRE(store->checkpoint());
+  CHECK(synced == steps);
+}
+
+TEST_CASE("a checkpoint that cannot be made durable leaves the one before in force") {
+  Rig rig(test_commands(), [](StoreOptions& options) { options.sync = true; });
+  REQUIRE(rig.command("put", {"t", "k", "1"}));
+  REQUIRE(rig.store().checkpoint());
+  REQUIRE(rig.command("put", {"t", "k", "2"}));
+  for (const int code : {EIO, ENOSPC}) {
+    sync_plan = {0, code, 1};
+    CHECK(rig.store().checkpoint().error() == (code == EIO ? Errc::io_error : Errc::disk_full));
+    CHECK(rig.store().last_checkpoint().index == Index{1});
+  }
+  rig.crash();
+  rig.open();
+  CHECK(rig.read().table("t").get("k") == "1");
+}
+
 TEST_CASE("every step of an installation is durable before the next") {
   Rig source;
   flotilla::raft::Configuration configuration;
@@ -131,10 +183,11 @@ TEST_CASE("every step of an installation is durable before the next") {
   REQUIRE(writer.write(copy.read(0, copy.bytes()).value()));
   CHECK(synced.empty());
   const auto received = writer.finish().value();
-  CHECK(synced == Steps{"data.mdb", "state.2.tmp"});
+  CHECK(synced == Steps{"data.mdb", "checkpoint.tmp", "state.2.tmp"});
   synced.clear();
-  REQUIRE(directory.stage({received.index, received.term}));
-  CHECK(synced == Steps{"installed", "state.2.tmp", "data"});
+  CHECK(received.index == Index{1});
+  REQUIRE(directory.stage());
+  CHECK(synced == Steps{"data"});
   synced.clear();
   REQUIRE(directory.publish());
   CHECK(synced == Steps{"data"});
@@ -143,6 +196,7 @@ TEST_CASE("every step of an installation is durable before the next") {
 TEST_CASE("a commit that fails publishes nothing, and a reader does not wait for it") {
   Rig rig;
   REQUIRE(rig.command("put", {"t", "k", "1"}));
+  REQUIRE(rig.store().checkpoint());
   commit_plan = {0, ENOSPC, 1};
   CHECK(rig.command("put", {"new", "k", "2"}).error() == Errc::disk_full);
   commit_plan = {};
@@ -153,6 +207,25 @@ TEST_CASE("a commit that fails publishes nothing, and a reader does not wait for
   rig.reopen();
   CHECK(rig.command("put", {"new", "k", "2"}));
   CHECK(rig.read().table("new").get("k") == "2");
+}
+
+TEST_CASE("a reader that comes between a commit and its new table's handle waits for the handle") {
+  Rig rig;
+  REQUIRE(rig.command("put", {"t", "k", "1"}));
+  std::thread reader;
+  std::string read;
+  after_commit = [&] {
+    const int before = reads_begun;
+    reader = std::thread([&] {
+      const auto txn = rig.store().read();
+      read = txn && txn->index() == Index{2} ? txn->table("new").get("k").value_or("no such table") : "an old state";
+    });
+    // The data of the commit is in its view, and it holds the lock that publishing the handle needs.
+    while (reads_begun == before) std::this_thread::yield();
+  };
+  REQUIRE(rig.command("put", {"new", "k", "2"}));
+  reader.join();
+  CHECK(read == "2");
 }
 
 TEST_CASE("a batch that fills a transaction is run again in parts, and nothing is applied twice") {

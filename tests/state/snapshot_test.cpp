@@ -16,7 +16,6 @@ using flotilla::fail;
 using flotilla::Member;
 using flotilla::state::Applied;
 using flotilla::state::Directory;
-using flotilla::state::InstallMark;
 using flotilla::state::SnapshotCopy;
 using flotilla::state::SnapshotWriter;
 
@@ -57,6 +56,10 @@ class Target {
   Target() : directory_(Directory::create(dir_.path(), true).value()) { open(); }
   void open() { store_ = Store::open(options_in(directory_.path()), test_commands()).value(); }
   void reopen() {
+    if (store_) static_cast<void>(store_->checkpoint());
+    crash();
+  }
+  void crash() {
     store_.reset();
     directory_ = Directory::open(dir_.path(), true).value();
     open();
@@ -72,9 +75,12 @@ class Target {
     return writer->finish();
   }
   Result<void> install(const Applied& received) {
-    auto staged = directory_.stage({received.index, received.term});
+    auto staged = directory_.stage();
     if (!staged) return fail(staged.error());
-    return store_->install(*staged, [this] { return directory_.publish(); });
+    auto installed = store_->install(*staged, [this] { return directory_.publish(); });
+    if (installed) CHECK(store_->applied().index == received.index);
+
+    return installed;
   }
 
   const std::filesystem::path& path() const { return dir_.path(); }
@@ -375,7 +381,7 @@ TEST_CASE("if the change itself fails, the store is over: either database may be
   Source source;
   Target target;
   const auto received = target.receive(source.copy()).value();
-  const auto staged = target.directory().stage({received.index, received.term}).value();
+  const auto staged = target.directory().stage().value();
   const auto installed = target.store().install(staged, [] { return fail(Errc::io_error, "no sync"); });
   REQUIRE_FALSE(installed);
   CHECK(target.store().apply(std::vector{configuration_entry(1)}).error() == Errc::io_error);
@@ -386,6 +392,7 @@ TEST_CASE("as long as the link leads to the old database, that is there") {
   Source source;
   Target target;
   REQUIRE(target.store().apply(std::vector{configuration_entry(1), command_entry(2, "put", {"t", "k", "old"})}));
+  REQUIRE(target.store().checkpoint());
   const auto received = target.receive(source.copy()).value();
   std::filesystem::create_directories(target.path() / "state.link.tmp" / "in the way");
   CHECK_FALSE(target.install(received));
@@ -398,6 +405,7 @@ TEST_CASE("an interruption before the change leaves the old database, after it t
   const SnapshotCopy copy = source.copy();
   Target target;
   REQUIRE(target.store().apply(std::vector{configuration_entry(1), command_entry(2, "put", {"t", "k", "old"})}));
+  REQUIRE(target.store().checkpoint());
   std::string expected = "old";
   Names names{"state", "state.1"};
   SUBCASE("while it arrives") {
@@ -410,11 +418,11 @@ TEST_CASE("an interruption before the change leaves the old database, after it t
   }
   SUBCASE("when it is staged") {
     const auto received = target.receive(copy).value();
-    REQUIRE(target.directory().stage({received.index, received.term}));
+    REQUIRE(target.directory().stage());
   }
   SUBCASE("when it is staged and opened, and the change fails") {
     const auto received = target.receive(copy).value();
-    const auto staged = target.directory().stage({received.index, received.term}).value();
+    const auto staged = target.directory().stage().value();
     REQUIRE_FALSE(target.store().install(staged, [] { return fail(Errc::io_error, "no"); }));
   }
   SUBCASE("while the link is made") {
@@ -435,44 +443,38 @@ TEST_CASE("an interruption before the change leaves the old database, after it t
   CHECK(target.names() == names);
 }
 
-TEST_CASE("the mark of an installed snapshot survives, and a new one replaces it") {
+TEST_CASE("a snapshot is its own checkpoint, marked as installed until the next one") {
   Source source;
   Target target;
-  CHECK_FALSE(target.directory().mark().value());
+  CHECK_FALSE(target.store().last_checkpoint().installed);
   REQUIRE(target.install(target.receive(source.copy()).value()));
+  CHECK(target.store().last_checkpoint().installed);
+  target.crash();
+  CHECK(target.store().last_checkpoint().installed);
+  CHECK(target.store().last_checkpoint().index == Index{3});
+    CHECK(target.store().last_checkpoint().term == Term{1});
+  // The log may not have followed yet: seed 7178 of the members' simulator.
+  REQUIRE(target.store().checkpoint());
+  CHECK(target.store().last_checkpoint().installed);
+
+  REQUIRE(target.store().apply(std::vector{command_entry(4, "put", {"t", "k", "more"})}));
+  REQUIRE(target.store().checkpoint());
   target.reopen();
-  auto mark = target.directory().mark().value();
-  REQUIRE(mark);
-  CHECK(mark->index == Index{3});
-  CHECK(mark->term == Term{1});
-  source.fill(10);
-  REQUIRE(target.install(target.receive(source.copy()).value()));
-  mark = target.directory().mark().value();
-  REQUIRE(mark);
-  CHECK(mark->index == Index{13});
-  const std::filesystem::path path = target.directory().path() / "installed";
-  std::ifstream file(path, std::ios::binary);
-  const std::string good{std::istreambuf_iterator<char>(file), {}};
-  for (std::size_t i = 0; i < good.size(); ++i) {
-    std::string flipped = good;
-    flipped[i] = static_cast<char>(flipped[i] ^ 1);
-    std::ofstream(path, std::ios::binary) << flipped;
-    CAPTURE(i);
-    CHECK(target.directory().mark().error() == Errc::damaged);
-  }
-  std::ofstream(path) << "FTINgarbage";
-  CHECK(target.directory().mark().error() == Errc::damaged);
+  CHECK_FALSE(target.store().last_checkpoint().installed);
+  CHECK(target.get("k") == "more");
 }
 
-TEST_CASE("golden: the mark's bytes") {
+TEST_CASE("a checkpoint that was begun before another database took the place changes nothing") {
+  Source source;
   Target target;
-  const auto writer = SnapshotWriter::create({target.directory().incoming(), 1, {}, true});
-  REQUIRE(writer);
-  const auto staged = target.directory().stage({Index{0x0102}, Term{3}}).value();
-  std::ifstream file(staged / "installed", std::ios::binary);
-  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  CHECK(to_hex(bytes.substr(0, 24)) == "4654494e0100000002010000000000000300000000000000");
-  CHECK(bytes.size() == 28);
+  REQUIRE(target.store().apply(std::vector{configuration_entry(1)}));
+  const auto begun = target.store().begin_checkpoint().value();
+  REQUIRE(target.install(target.receive(source.copy()).value()));
+  CHECK(target.store().finish_checkpoint(*begun, [] { return true; }));  // its directory is gone
+  CHECK(target.store().last_checkpoint().index == Index{3});
+  CHECK(target.store().last_checkpoint().installed);
+  target.crash();
+  CHECK(target.get("k") == "first");
 }
 
 TEST_CASE("a directory without its link, or with a link to nowhere, says so") {

@@ -269,6 +269,7 @@ TEST_CASE("a broken invariant inside a command stops this member, even if the co
 TEST_CASE("a full map is a fault, leaves the batch unapplied, and a larger map goes on") {
   Rig rig(test_commands(), [](StoreOptions& options) { options.map_size = 1u << 20; });
   REQUIRE(rig.command("put", {"t", "small", "1"}));
+  REQUIRE(rig.store().checkpoint());
   const std::string large(400'000, 'x');
   const std::vector<Entry> entries{command_entry(2, "put", {"t", "a", large}),
                                    command_entry(3, "put", {"t", "b", large}),
@@ -473,6 +474,7 @@ TEST_CASE("a database of another format or of another's making is refused") {
     REQUIRE(rig.command("put", {"t", "k", "v"}));
     rig.close();
     change(rig.options().directory, table, key, value);
+    accept_changes(rig.options().directory);
     auto opened = Store::open(rig.options(), test_commands());
     REQUIRE_FALSE(opened);
     return opened.error();

@@ -2,6 +2,7 @@
 // commands.
 #pragma once
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include <doctest/doctest.h>
 #include <lmdb.h>
 
 #include "base/bytes.hpp"
@@ -152,7 +154,13 @@ class Rig {
   }
 
   void open() { store_ = Store::open(options_, commands_).value(); }
-  void close() { store_.reset(); }
+    /// As after an orderly end. One that stopped with a fault goes back to its last checkpoint.
+  void close() {
+    static_cast<void>(store_->checkpoint());
+    store_.reset();
+  }
+  /// As after a crash: what came after the checkpoint has to be applied again.
+  void crash() { store_.reset(); }
   void reopen() {
     close();
     open();
@@ -192,6 +200,15 @@ class Rig {
   Body body_;
   std::unique_ptr<Store> store_;
 };
+
+/// What somebody changed in a database that nobody has open becomes its checkpoint.
+inline void accept_changes(const std::filesystem::path& directory) {
+  namespace state = flotilla::state;
+  auto checkpoint = state::read_checkpoint(directory).value();
+  const auto file = state::FileHandle::open(directory / "data.mdb", O_RDONLY).value();
+  checkpoint.meta = state::read_meta_page(file).value();
+  REQUIRE(state::write_checkpoint(directory, checkpoint, false));
+}
 
 /// All rows of all named databases of an environment that nobody has open: what is really on the disk.
 inline std::map<std::string, std::vector<std::pair<std::string, std::string>>> dump(

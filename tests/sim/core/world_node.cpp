@@ -28,13 +28,15 @@ void World::start(Node& at) {
   if (plan_.trims) schedule(draw(15 * tick_units), Kind::trim, at.id.value);
 }
 
-/// An installed snapshot whose restart of the log was lost: the log neither holds its entry nor begins after it.
+/// An installed snapshot whose restart of the log was lost: the log neither holds its entry nor begins after it, and
+/// may never have heard of its term.
 void World::recover(Disk& disk) {
   const Index at = disk.checkpoint.index;
   const bool holds = disk.log.has(at) && disk.log.at(at).entry.term == disk.checkpoint.term;
   if (holds || disk.log.base() == at) return;
   disk.log = ChainedLog(at, oracle_.chain(at));
   disk.log_base_term = disk.checkpoint.term;
+  if (disk.hard_state.term < disk.checkpoint.term) disk.hard_state = {disk.checkpoint.term, NodeId{}};
   counters_.add(What::logs_dropped_at_start);
 }
 

@@ -1,5 +1,7 @@
 #include "member.hpp"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -94,7 +96,9 @@ Result<void> SimMember::start() {
   node.join = options.join;
   node.seed = scheduler_.random();
   node.batch = {64, 1u << 20};
+  node.checkpoints = {options_.checkpoint_bytes, options_.checkpoint_bytes, options_.checkpoint_interval};
   node.trailing_entries = options_.trailing_entries;
+
   node.log_cache_bytes = options_.log_cache_bytes;
   node.sync_state = false;
   node.disk_reserve_bytes = 0;
@@ -128,7 +132,20 @@ void SimMember::stop_threads() {
 void SimMember::lose_power(const Survives& survives) {
   if (running()) stop_threads();
   files_->crash(survives);
+  if (!survives()) lose_meta_pages();
   end();
+}
+
+/// LMDB's record of its newest transaction did not survive. (What else of the database may be lost is for crash
+/// images.)
+void SimMember::lose_meta_pages() const {
+  constexpr std::uint64_t meta_bytes = 152;
+  constexpr std::uint64_t page_bytes = 4096;
+  auto file = state::FileHandle::open(options_.directory / "state" / "data.mdb", O_RDWR);
+  if (!file) return;  // there is none yet
+  for (const std::uint64_t offset : {std::uint64_t{0}, page_bytes}) {
+    static_cast<void>(file->write_at(offset, std::string(meta_bytes, '\xff')));
+  }
 }
 
 void SimMember::kill() {
@@ -140,6 +157,7 @@ void SimMember::close() {
   running_->node->stop(Error(Errc::shutting_down, "closed"));
   stop_threads();
   running_->node->loop_ended();
+  static_cast<void>(running_->started->store->checkpoint());
   end();
 }
 
@@ -224,7 +242,6 @@ void SimMember::wipe(std::vector<Address> join) {
     explicit Ghost(DiskLog disk) : disk_(std::move(disk)) {}
     std::optional<Term> durable_term(Index index) const override { return disk_.term_at(index); }
     std::pair<Term, Index> durable_end() const override { return {disk_.last_term(), disk_.last_index()}; }
-    Index durable_begin() const override { return disk_.first_index; }
     Result<DiskLog> read() const override { return disk_; }
 
    private:
@@ -242,11 +259,16 @@ Result<DiskLog> SimMember::read() const {
   return read_disk_log(*files_, log_directory());
 }
 
-/// A snapshot is in force, and the log does not begin anew after it yet: a start would see to that first.
-std::optional<state::InstallMark> SimMember::ahead() const {
-  if (running_->started->store->applied_index() <= running_->started->log->last_index()) return std::nullopt;
-  const auto mark = running_->started->directory->mark();
-  return mark ? *mark : std::nullopt;
+/// A snapshot is in force, and the log does not begin anew after it yet. It counts as durable: if power were lost now,
+/// a start would begin the log anew after it before anything else. No state is ahead of its log for any other reason.
+std::optional<state::Checkpoint> SimMember::ahead() const {
+  const Index applied = running_->started->store->applied_index();
+  if (applied <= running_->started->log->last_index()) return std::nullopt;
+  state::Checkpoint checkpoint = running_->started->store->last_checkpoint();
+  if (checkpoint.installed && checkpoint.index == applied) return checkpoint;
+  history_.broken(fmt::format("{} applied {}, and its log ends at {}", host(), applied.value,
+                              running_->started->log->last_index().value));
+  return std::nullopt;
 }
 
 std::optional<Term> SimMember::durable_term(Index index) const {
@@ -266,12 +288,6 @@ std::pair<Term, Index> SimMember::durable_end() const {
   // A log that was begun anew knows the term before it, and does not say.
   const auto term = last < log.first_index() ? core().term_at(last) : durable_term(last);
   return {term.value_or(Term{}), last};
-}
-
-Index SimMember::durable_begin() const {
-  if (!running()) return disk_.first_index;
-  if (const auto mark = ahead()) return mark->index.next();
-  return running_->started->log->first_index();
 }
 
 void SimMember::pause(Duration until) {

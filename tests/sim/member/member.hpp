@@ -31,6 +31,9 @@ struct MemberOptions {
   Duration disk_delay{};  ///< longest random wait before a log write begins
   Duration apply_delay{};
   std::uint64_t trailing_entries = 16'384;
+  std::uint64_t checkpoint_bytes = 64u << 20;  ///< of log, and of growth
+  Duration checkpoint_interval = std::chrono::seconds(30);
+
   std::size_t log_cache_bytes = 64u << 20;
   bool verbose = false;  ///< print the member's log lines
 };
@@ -99,7 +102,6 @@ class SimMember final : public Disk {
 
   std::optional<Term> durable_term(Index index) const override;
   std::pair<Term, Index> durable_end() const override;
-  Index durable_begin() const override;
   Result<DiskLog> read() const override;
 
  private:
@@ -128,9 +130,11 @@ class SimMember final : public Disk {
   Options database_options() const;
   Commands commands();
   void stop_threads();
+  void lose_meta_pages() const;
+
   void end();
   void make_directories();
-  std::optional<state::InstallMark> ahead() const;
+  std::optional<state::Checkpoint> ahead() const;
   std::string log_directory() const { return options_.directory / "log"; }
   void observe(const std::string& key, std::uint64_t read);
   History::Session session() const { return running_->calls.session(); }
@@ -145,8 +149,8 @@ class SimMember final : public Disk {
   std::unique_ptr<log::MemoryFileSystem> image_;  ///< and its state, in a directory of its own
   Index image_configuration_index_;
   NodeId id_;
-  DiskLog disk_;                             ///< while it does not run
-  std::optional<state::InstallMark> ahead_;  ///< the same: what its next start begins the log anew after
+  DiskLog disk_;                            ///< while it does not run
+  std::optional<state::Checkpoint> ahead_;  ///< the same: what its next start begins the log anew after
   std::unique_ptr<Running> running_;
   std::vector<std::unique_ptr<Disk>> ghosts_;    ///< of the identities that it had
   std::vector<std::unique_ptr<Threads>> ended_;  ///< what is under way in the network still names them

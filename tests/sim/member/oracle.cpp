@@ -46,12 +46,15 @@ std::string name_of(NodeId node) {
 
 void Oracle::add(NodeId node, const Disk& disk) {
   disks_[node] = &disk;
+  if (!committed_.empty()) return;
+  // The founder comes first. It begins with its configuration, which it alone commits: durable before it runs.
+  if (!holds(node, Index{1}, Term{1})) broken(fmt::format("{} founded nothing", name_of(node)));
+  committed_.push_back({Term{1}, Term{1}});
 }
 
 bool Oracle::holds(NodeId node, Index index, Term term) const {
   const auto at = disks_.find(node);
-  if (at == disks_.end()) return false;
-  return index < at->second->durable_begin() || at->second->durable_term(index) == term;
+  return at != disks_.end() && at->second->durable_term(index) == term;
 }
 
 // ---- what leaves a member ----
@@ -153,8 +156,12 @@ void Oracle::said_accepted(const raft::Message& message, Index match_index, cons
                               name_of(message.from), match_index.value, message.term.value, last_index.value,
                               last_term.value));
   }
-  const std::optional<Term> here = disk->second->durable_term(match_index);
-  if (!here) return;
+  std::optional<Term> here = disk->second->durable_term(match_index);
+  if (!here && match_index <= committed()) here = match_index ? committed_term(match_index) : Term{};
+  if (!here) {
+    return broken(fmt::format("{} acknowledged {}, which its log does not have and nobody committed",
+                              name_of(message.from), match_index.value));
+  }
   if (leader == nullptr || leader->role() != Role::leader || leader->term() != message.term) return;
   const std::optional<Term> there = leader->term_at(match_index);
   if (there && *there != *here) {
@@ -177,13 +184,9 @@ void Oracle::look(const raft::Core& core) {
   if (vote != votes_.end() && core.facts().voted_for != vote->second) {
     broken(fmt::format("{} does not know its vote in term {} any more", name_of(id), newest.value));
   }
-  // What an event committed was decided under the configuration before it or the one after it.
-  view.configurations.erase(view.configurations.begin(), view.configurations.end() - (view.looks > 0 ? 1 : 0));
   if (view.looks == 0 || view.configuration_index != core.configuration_index()) {
     if (view.looks > 0 && core.role() == Role::leader) check_change(core, view);
     configurations_.insert(core.configuration_index());
-    view.configurations.push_back(core.configuration());
-    view.configuration_index = core.configuration_index();
   }
   if (core.last_index() < view.last_index || core.stable_index() < view.stable_index) ++truncations_;
   view.last_index = core.last_index();
@@ -192,8 +195,11 @@ void Oracle::look(const raft::Core& core) {
   if (core.commit_index() < view.commit_index) broken(fmt::format("the commit index of {} went back", name_of(id)));
   if (core.commit_index() > core.last_index()) broken(fmt::format("{} committed what it lacks", name_of(id)));
   if (core.commit_index() > view.commit_index) check_commit(core, view);
-  view.commit_index = core.commit_index();
+  view.role = core.role();
   view.term = core.term();
+  view.commit_index = core.commit_index();
+  view.configuration_index = core.configuration_index();
+  view.configuration = core.configuration();
   if (++view.looks % looks_per_full_check == 0) {
     if (const char* sentence = core.broken()) broken(fmt::format("{}: {}", name_of(id), sentence));
   }
@@ -232,7 +238,7 @@ void Oracle::check_change(const raft::Core& core, const View& view) {
     broken(fmt::format("{} changes the members in term {}, in which it has committed nothing", name_of(core.id()),
                        core.term().value));
   }
-  const raft::Configuration& before = view.configurations.back();
+  const raft::Configuration& before = view.configuration;
   const raft::Configuration& after = core.configuration();
   if (!before.joint() && !after.joint() && voters_changed(before.members, after.members) > 1) {
     broken(fmt::format("{} changes several voters at once", name_of(core.id())));
@@ -247,25 +253,36 @@ bool Oracle::on_majority(Index index, Term term, const raft::Configuration& conf
   return is_quorum(configuration, [&](NodeId node) { return holds(node, index, term); });
 }
 
+/// Own-term rule: who commits first leads, in the term of what it commits. An event may have begun or ended that. The
+/// only voter need not: a start finds all of its log committed, as nobody else can ever lead with another.
+bool Oracle::may_commit(const raft::Core& core, const View& view, Term term) const {
+  if (view.looks == 0 && core.configuration().ids() == std::vector<NodeId>{core.id()}) return true;
+  return (core.role() == Role::leader && core.term() == term) || (view.role == Role::leader && view.term == term);
+}
+
+/// Commit quorum, of the configuration that was in force when that was decided. An event that changed the members may
+/// have committed before; but nothing at or above an entry that it appended later.
+bool Oracle::has_quorum(const raft::Core& core, const View& view, Index index, Term term) const {
+  if (on_majority(index, term, core.configuration())) return true;
+  const Index now = core.configuration_index();
+  return (index < now || now < view.configuration_index) && on_majority(index, term, view.configuration);
+}
+
 /// state-machine-safety, and for what is committed for the first time: own-term rule and commit quorum.
 void Oracle::check_commit(const raft::Core& core, const View& view) {
   const Index reached = core.commit_index();
-  if (reached > committed()) {
-    const std::optional<Term> term = core.term_at(reached);
-    const bool own = term && (*term == core.term() || *term == view.term);
-    if (!own) {
-      broken(fmt::format("{} committed {} of term {} in term {}", name_of(core.id()), reached.value,
-                         term.value_or(Term{}).value, core.term().value));
-    } else if (std::none_of(view.configurations.begin(), view.configurations.end(),
-                            [&](const auto& one) { return on_majority(reached, *term, one); })) {
-      broken(fmt::format("{} committed {} in term {}, which no majority has on disk", name_of(core.id()), reached.value,
-                         core.term().value));
-    }
+  const Term by = core.term_at(reached).value_or(Term{});
+  if (reached > committed() && !may_commit(core, view, by)) {
+    broken(fmt::format("{} committed {} of term {} in term {}", name_of(core.id()), reached.value, by.value,
+                       core.term().value));
+  } else if (reached > committed() && !has_quorum(core, view, reached, by)) {
+    broken(fmt::format("{} committed {} in term {}, which no majority has on disk", name_of(core.id()), reached.value,
+                       core.term().value));
   }
   for (Index index = view.commit_index.next(); index <= reached; ++index) {
     const std::optional<Term> term = core.term_at(index);
     if (index > committed()) {
-      committed_.push_back({term.value_or(Term{}), view.term ? view.term : core.term()});
+      committed_.push_back({term.value_or(Term{}), by});
     } else if (const Term known = committed_term(index); term && *term != known) {
       broken(fmt::format("{} committed {} of term {}, and others one of term {}", name_of(core.id()), index.value,
                          term->value, known.value));

@@ -30,8 +30,6 @@ class Disk {
   virtual std::optional<Term> durable_term(Index index) const = 0;
   /// The end of what is durable.
   virtual std::pair<Term, Index> durable_end() const = 0;
-  /// Its oldest entry: what was before it is committed, and applied here.
-  virtual Index durable_begin() const = 0;
   /// All of it, the long way.
   virtual Result<DiskLog> read() const = 0;
 };
@@ -40,7 +38,7 @@ class Oracle {
  public:
   explicit Oracle(std::function<void(std::string)> broken) : broken_(std::move(broken)) {}
 
-  /// The disk that holds this identity, for as long as it is asked about.
+  /// The disk that holds this identity, for as long as it is asked about. The founder's comes first.
   void add(NodeId node, const Disk& disk);
   /// A message leaves its sender. `to`: the core that it is for, if that runs.
   void said(const raft::Message& message, const raft::Core* to);
@@ -58,13 +56,14 @@ class Oracle {
   std::size_t configurations() const { return configurations_.size(); }
 
  private:
-  struct View {  ///< what was seen of a core, in one run
-    Term term;   ///< before the event; it may have ended a term in which it committed something
+  struct View {  ///< what was seen of a core after its last event, in one run
+    Role role = Role::follower;
+    Term term;
     Index commit_index;
     Index last_index;
     Index stable_index;
     Index configuration_index;
-    std::vector<raft::Configuration> configurations;  ///< in force before and after the event
+    raft::Configuration configuration;
     std::uint64_t looks = 0;
   };
   struct Committed {
@@ -88,6 +87,8 @@ class Oracle {
   void check_commit(const raft::Core& core, const View& view);
   void check_vote_durable(NodeId node, Term term, NodeId vote);
   void check_entry(Index index, Term term, std::uint32_t crc, Term prev_term);
+  bool may_commit(const raft::Core& core, const View& view, Term term) const;
+  bool has_quorum(const raft::Core& core, const View& view, Index index, Term term) const;
   bool on_majority(Index index, Term term, const raft::Configuration& configuration) const;
   bool holds(NodeId node, Index index, Term term) const;
   void broken(std::string what) const { broken_(std::move(what)); }
@@ -95,8 +96,8 @@ class Oracle {
   std::function<void(std::string)> broken_;
   std::map<NodeId, const Disk*> disks_;
   std::map<NodeId, View> views_;
-  std::map<NodeId, Term> terms_;                          ///< the newest of each node, over all its runs
-  std::vector<Committed> committed_{{Term{1}, Term{1}}};  ///< the founder begins with its configuration, committed
+  std::map<NodeId, Term> terms_;  ///< the newest of each node, over all its runs
+  std::vector<Committed> committed_;
   std::map<Term, NodeId> leaders_;
   std::map<std::pair<NodeId, Term>, NodeId> votes_;
   std::map<std::pair<NodeId, Term>, Claim> candidates_;

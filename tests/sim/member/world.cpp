@@ -45,6 +45,8 @@ World::World(Plan plan, const std::filesystem::path& directory, bool verbose)
   if (has(Family::slow_disk)) fired(Family::slow_disk);
   if (has(Family::drift)) fired(Family::drift);
   trailing_ = below(3) == 0 ? 100000 : below(40);
+  checkpoint_interval_ = 20ms * (1 << below(10));
+
   for (std::size_t i = 0; i < plan_.members; ++i)
     add_member(i == 0, i == 0 ? std::vector<Address>{} : addresses(nullptr));
 }

@@ -120,6 +120,8 @@ class World {
   std::vector<std::unique_ptr<SimMember>> members_;
   std::vector<Family> sudden_;  ///< those that are on and strike now and then
   std::uint64_t trailing_ = 0;
+  Duration checkpoint_interval_{};
+
   Duration formed_{};
   bool healing_ = false;
   bool damaged_ = false;  ///< one member per seed at most loses what it promised

@@ -33,6 +33,8 @@ SimMember& World::add_member(bool found, std::vector<Address> join) {
   options.disk_delay = has(Family::slow_disk) ? between(1ms, 50ms) : Duration(200us);
   options.apply_delay = 100us;
   options.trailing_entries = trailing_;
+  options.checkpoint_interval = checkpoint_interval_;
+
   if (trailing_ < 100) options.log_cache_bytes = 1u << 10;
   options.verbose = verbose_;
   members_.push_back(std::make_unique<SimMember>(scheduler_, network_, history_, oracle_, std::move(options)));
