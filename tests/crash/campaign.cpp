@@ -22,8 +22,10 @@ namespace {
 
 constexpr unsigned image_seconds_max = 60;
 constexpr std::uint64_t kept_max = 20;
-/// Images of one recording, of one start, and of one start in a start.
-constexpr std::uint64_t images_per_recording = 150;
+/// Losses in one recording, at least and at most.
+constexpr std::uint64_t losses_min = 8;
+constexpr std::uint64_t losses_max = 150;
+/// Images of one start, and of one start in a start.
 constexpr std::uint64_t images_per_start = 2;
 constexpr std::uint64_t starts_per_third_loss = 4;
 
@@ -83,7 +85,7 @@ void Campaign::run(const Recording& recording) {
   counts_.operations += recording.operations.size();
   if (!recording.failure.empty()) report({}, nullptr, "the workload itself: " + recording.failure, {});
   losses({}, Disk(), recording.operations, first_expectation(), recording.truth,
-         draw({}, recording.operations, images_per_recording));
+         draw({}, recording.operations, losses_per_recording()));
 }
 
 bool Campaign::run_fault(const std::string& workload, std::uint64_t seed, std::uint64_t at, std::size_t kind) {
@@ -98,8 +100,8 @@ bool Campaign::run_fault(const std::string& workload, std::uint64_t seed, std::u
   ++(recording.failure.empty() ? counts_.went_on : counts_.stopped)[kind];
   std::vector<Point> points;
   const std::uint64_t number = at * fault_kinds + kind;
-  for (const Rule rule : {Rule::killed, Rule::synced, Rule::subset}) {
-    points.push_back({number * 3 + points.size(), recording.operations.size(), rule, mixed(number, points.size())});
+  for (const Rule rule : {Rule::killed, number % 2 == 0 ? Rule::synced : Rule::subset}) {
+    points.push_back({number * 2 + points.size(), recording.operations.size(), rule, mixed(number, points.size())});
   }
   losses({}, Disk(), recording.operations, first_expectation(), recording.truth, points);
   return true;
@@ -113,6 +115,13 @@ Expectation Campaign::first_expectation() const {
 }
 
 // ---- losses of power
+
+/// So that every workload is there twice at least.
+std::uint64_t Campaign::losses_per_recording() const {
+  constexpr std::uint64_t images_per_loss = 4;
+  if (!arguments_.image.empty()) return losses_max;
+  return std::clamp(arguments_.images / (2 * images_per_loss * workload_names().size()), losses_min, losses_max);
+}
 
 bool Campaign::enough() const {
   if (!arguments_.image.empty() || arguments_.faults) return false;
@@ -133,9 +142,9 @@ std::vector<Campaign::Point> Campaign::draw(const Path& path, const std::vector<
     Random random(mixed(seed, number));
     Point point{.number = number, .seed = random()};
     point.rule = arguments_.rule.value_or(static_cast<Rule>(random() % rules));
-    // Evenly over a recording; of a start after a loss, every second point lies within the start itself.
-    point.position = path.empty() ? (whole * number + random.below(whole + 1)) / count
-                                  : random.below((number % 2 == 0 ? start : whole) + 1);
+    // Of a start after a loss, every second point lies within the start itself.
+    const bool within = !path.empty() && number % 2 == 0;
+    point.position = random.below((within ? start : whole) + 1);
     points.push_back(point);
   }
   if (const std::size_t depth = path.size(); depth < arguments_.image.size()) {

@@ -90,6 +90,7 @@ class Campaign {
   };
 
   bool enough() const;
+  std::uint64_t losses_per_recording() const;
   std::vector<Point> draw(const Path& path, const std::vector<OperationPtr>& operations, std::uint64_t count) const;
   void losses(const Path& path, Disk disk, const std::vector<OperationPtr>& operations, Expectation expected,
               const Truth& truth, const std::vector<Point>& points);

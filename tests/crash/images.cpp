@@ -9,6 +9,7 @@ using Kind = Operation::Kind;
 using Pending = std::vector<Disk::Pending>;
 using Fates = std::vector<Fate>;
 
+constexpr std::uint64_t lmdb_page_bytes = 4096;
 constexpr std::array<std::string_view, rules> names{"all",  "synced", "single", "subset", "length",
                                                     "torn", "names",  "stale",  "damage", "killed"};
 
@@ -106,16 +107,18 @@ Fates of_stale(const Disk& disk, const Pending& pending, Random& random) {
 
 // ---- damage
 
-/// All with checksums of ours. LMDB's pages have none.
-bool has_checksums(const std::string& path) {
+/// How much of a file is covered by checksums of ours, or made anew from what is. LMDB's pages have none.
+std::uint64_t covered_bytes(const std::string& path, std::uint64_t bytes) {
   const std::string name = path.substr(path.rfind('/') + 1);
-  return matches(name, "*.seg") || name == "node" || name == "installed" || name == "checkpoint";
+  if (name == "data.mdb") return std::min(bytes, 2 * lmdb_page_bytes);
+  return matches(name, "*.seg") || name == "node" || name == "checkpoint" ? bytes : 0;
 }
 
 /// A bit flipped, a sector lost, or a sector that was meant for elsewhere.
-std::string damaged(const std::string& content, const std::string& other, Random& random, Damage& damage) {
+std::string damaged(const std::string& content, std::uint64_t covered, const std::string& other, Random& random,
+                    Damage& damage) {
   std::string bytes = content;
-  const std::uint64_t at = random.below(bytes.size());
+  const std::uint64_t at = random.below(covered);
   const std::uint64_t sector = at / sector_bytes * sector_bytes;
   damage.offset = sector;
   damage.bytes = std::min<std::uint64_t>(sector_bytes, bytes.size() - sector);
@@ -138,7 +141,7 @@ std::string damaged(const std::string& content, const std::string& other, Random
 std::optional<Damage> do_damage(Image& image, Random& random) {
   std::vector<std::string> paths;
   for (const auto& [path, node] : image.nodes) {
-    if (node.content && !node.content->empty() && has_checksums(path)) paths.push_back(path);
+    if (node.content && covered_bytes(path, node.content->size()) > 0) paths.push_back(path);
   }
   if (paths.empty()) return std::nullopt;
   for (int tries = 0; tries < 20; ++tries) {
@@ -148,7 +151,7 @@ std::optional<Damage> do_damage(Image& image, Random& random) {
     damage.inode = node.inode;
     // Mostly where something is: a segment is half zeros.
     const std::string& other = *image.nodes.at(paths[random.below(paths.size())]).content;
-    std::string bytes = damaged(*node.content, other, random, damage);
+    std::string bytes = damaged(*node.content, covered_bytes(damage.file, node.content->size()), other, random, damage);
     if (bytes == *node.content) continue;
     const bool zeros_before = node.content->find_first_not_of('\0', damage.offset) >= damage.offset + damage.bytes;
     if (zeros_before && tries < 15) continue;

@@ -80,6 +80,7 @@ void Member::stop() {
   log_writer_.reset();
   if (!started_) return;
   applied_ = applied();
+  checkpoint_.reset();
   started_->store.reset();
   started_->log.reset();
   started_.reset();
@@ -128,10 +129,19 @@ Result<void> Member::commit(std::uint64_t index) {
     FLOTILLA_ASSERT(index <= last());
     commit_index_ = index;
   }
-  for (std::uint64_t i = truth_.last() + 1; i <= commit_index_; ++i) truth_.add(entries_.at(i - base_ - 1));
+  for (std::uint64_t i = truth_.last() + 1; i <= commit_index_; ++i) {
+    if (i > base_) {
+      truth_.add(entry(i));
+      continue;
+    }
+    // Of a first start, which applied it itself.
+    const auto read = started_->log->read(Index{i}, 1);
+    if (!read) return fail(read.error());
+    truth_.add(read->front());
+  }
   Recorder::mark(MarkKind::committed, commit_index_);
   std::vector<raft::Entry> entries;
-  for (std::uint64_t i = applied() + 1; i <= commit_index_; ++i) entries.push_back(entries_.at(i - base_ - 1));
+  for (std::uint64_t i = applied() + 1; i <= commit_index_; ++i) entries.push_back(entry(i));
   if (!entries.empty()) applier_->submit(std::move(entries));
   return outcome();
 }
@@ -212,6 +222,24 @@ Result<void> Member::install() {
 Result<void> Member::trim(std::uint64_t first) {
   log_writer_->trim(Index{first}, [](Index) {});
   return outcome();
+}
+
+Result<void> Member::checkpoint() {
+  if (checkpoint_) {
+    const auto begun = std::exchange(checkpoint_, nullptr);
+    return started_->store->finish_checkpoint(*begun, [] { return true; });
+  }
+  auto begun = started_->store->begin_checkpoint();
+  if (!begun) return fail(begun.error());
+  checkpoint_ = std::move(*begun);
+  return {};
+}
+
+Result<void> Member::close() {
+  checkpoint_.reset();
+  auto done = started_->store->checkpoint();
+  stop();
+  return done;
 }
 
 Result<void> Member::copy() {

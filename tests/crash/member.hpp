@@ -68,6 +68,12 @@ class Member {
   /// Brings the state of the truth's last entry, which is above the committed index, as a snapshot.
   flotilla::Result<void> install();
   flotilla::Result<void> trim(std::uint64_t first);
+  /// Begins a checkpoint, or finishes the one that was begun.
+  flotilla::Result<void> checkpoint();
+  /// What a restart needs not replay.
+  std::uint64_t checkpoint_index() const { return started_->store->last_checkpoint().index.value; }
+  /// As DB::close() ends.
+  flotilla::Result<void> close();
   /// A copy on its way to another member.
   flotilla::Result<void> copy();
   /// An empty block, as an idle member writes.
@@ -85,6 +91,7 @@ class Member {
   std::unique_ptr<flotilla::node::Calls> calls_;
   std::unique_ptr<flotilla::node::LogWriter> log_writer_;
   std::unique_ptr<flotilla::node::Applier> applier_;
+  std::shared_ptr<flotilla::state::Store::NewCheckpoint> checkpoint_;
   std::optional<flotilla::Error> fault_;
 
   std::uint64_t base_ = 0;  // of entries_: known from the state or from a snapshot

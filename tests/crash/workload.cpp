@@ -36,13 +36,19 @@ raft::HardState later(const raft::HardState& now, Random& random, NodeId self) {
 }  // namespace
 
 const std::vector<Workload>& workloads() {
-  //                                   work commit term supersede trim install copy protect restart full
+  //                 work commit term supersede trim install copy protect restart full checkpoint
   static const std::vector<Workload> all{
-      {"first-start", 4, {3, 2, 0, 0, 0, 0, 0, 0, 1, 0}, 100}, {"roll", 50, {12, 6, 1, 0, 2, 0, 0, 1, 1, 0}, 1500},
-      {"supersede", 40, {8, 2, 1, 4, 1, 0, 0, 0, 1, 0}, 3000}, {"votes", 50, {3, 2, 8, 1, 0, 0, 0, 1, 1, 0}, 100},
-      {"trim", 50, {8, 6, 0, 0, 5, 0, 0, 1, 1, 0}, 2000},      {"install", 30, {6, 3, 1, 2, 1, 3, 0, 1, 1, 0}, 1500},
-      {"copy", 30, {6, 4, 0, 0, 1, 1, 3, 0, 1, 0}, 500},       {"full", 40, {8, 4, 1, 1, 2, 1, 1, 1, 0, 4}, 1500},
-      {"faults", 30, {10, 6, 2, 2, 3, 2, 2, 1, 2, 0}, 3000},   {"mixed", 60, {10, 6, 2, 2, 2, 1, 1, 1, 1, 1}, 2000},
+      {"first-start", 4, {3, 2, 0, 0, 0, 0, 0, 0, 1, 0, 1}, 100},
+      {"roll", 50, {12, 6, 1, 0, 2, 0, 0, 1, 1, 0, 2}, 1500},
+      {"supersede", 40, {8, 2, 1, 4, 1, 0, 0, 0, 1, 0, 1}, 3000},
+      {"votes", 50, {3, 2, 8, 1, 0, 0, 0, 1, 1, 0, 1}, 100},
+      {"trim", 50, {8, 6, 0, 0, 5, 0, 0, 1, 1, 0, 4}, 2000},
+      {"checkpoint", 50, {8, 8, 0, 0, 1, 0, 0, 0, 2, 0, 8}, 300},
+      {"install", 30, {6, 3, 1, 2, 1, 3, 0, 1, 1, 0, 2}, 1500},
+      {"copy", 30, {6, 4, 0, 0, 1, 1, 3, 0, 1, 0, 2}, 500},
+      {"full", 40, {8, 4, 1, 1, 2, 1, 1, 1, 0, 4, 3}, 1500},
+      {"faults", 24, {10, 6, 2, 2, 3, 2, 2, 1, 2, 0, 4}, 3000},
+      {"mixed", 60, {10, 6, 2, 2, 2, 1, 1, 1, 1, 1, 3}, 2000},
   };
   return all;
 }
@@ -64,16 +70,23 @@ Result<void> Driver::run(const Workload& workload) {
   return {};
 }
 
+/// This member, two more voters, and a learner that moves.
+std::string Driver::configuration(std::uint64_t moves) const {
+  raft::Configuration configuration;
+  configuration.members.push_back({NodeId{2}, "second:1", true});
+  configuration.members.push_back({NodeId{3}, "third:1", true});
+  configuration.members.push_back({NodeId{5}, fmt::format("learner:{}", moves), false});
+  configuration.members.push_back({member_.started().identity.node_id, "", true});
+  return raft::encode(configuration);
+}
+
 raft::Entry Driver::some_entry(std::uint64_t after) {
   if (!truth_.model().session_open(session)) {
     // Until its opening is committed there may be several of it in the log.
     return member_.next(after, raft::EntryType::session, state::encode_session({client, 1, session, {"work"}}));
   }
   if (random_.one_in(25)) {
-    raft::Configuration configuration;
-    configuration.members.push_back({NodeId{5}, fmt::format("host:{}", after), false});
-    configuration.members.push_back({member_.started().identity.node_id, "", true});
-    return member_.next(after, raft::EntryType::configuration, raft::encode(configuration));
+    return member_.next(after, raft::EntryType::configuration, configuration(after));
   }
   const std::uint64_t index = after + 1;
   const bool again = random_.one_in(15) && index > 20;  // a second copy of a call
@@ -144,7 +157,17 @@ Result<void> Driver::catch_up() {
     truth_.cut(member_.last());
     return member_.commit(member_.last());
   }
-  if (member_.known_commit() > truth_.last()) return member_.commit(member_.known_commit());  // a first start
+  if (member_.known_commit() > truth_.last()) {  // a first start
+    if (auto done = member_.commit(member_.known_commit()); !done) return done;
+  }
+  if (truth_.last() == 1) {
+    // Alone it would take all of its log for committed.
+    if (member_.last() == 1) {
+      auto others = member_.next(1, raft::EntryType::configuration, configuration(1));
+      if (auto done = member_.append(std::nullopt, {std::move(others)}); !done) return done;
+    }
+    return member_.commit(2);
+  }
   const std::uint64_t committed = truth_.last();
   std::uint64_t matching = std::min(member_.known_commit(), committed);
   while (matching < std::min(committed, member_.last()) &&
@@ -162,7 +185,11 @@ Result<void> Driver::catch_up() {
   return committed > member_.applied() ? member_.commit(committed) : Result<void>();
 }
 
+/// After the end of a killed process, or of one that was closed.
 Result<void> Driver::restart() {
+  if (member_.running() && random_.one_in(2)) {
+    if (auto closed = member_.close(); !closed) return closed;
+  }
   member_.stop();
   if (auto started = member_.start(); !started) return started;
   return catch_up();
@@ -180,6 +207,7 @@ Result<void> Driver::fill_disk(const Workload& workload) {
   Result<void> done;
   for (unsigned i = 0; i < 6 && done; ++i) done = step(others);
   Recorder::set_fault({});
+  if (!done) member_.stop();  // it failed: nothing is written any more
   if (!done && done.error() != Errc::disk_full && done.error() != Errc::io_error) return done;
   return restart();
 }
@@ -193,6 +221,7 @@ Result<void> Driver::step(const Workload& workload) {
   // What a crash left behind has to be brought in order first.
   if (truth_.last() > member_.known_commit()) return catch_up();
   if (sole_) {
+    if (random_.one_in(3)) return member_.checkpoint();
     if (auto done = work(1 + static_cast<unsigned>(random_.below(4)), member_.last()); !done) return done;
     return member_.commit(member_.last());
   }
@@ -210,13 +239,14 @@ Result<void> Driver::step(const Workload& workload) {
     }
     case Step::trim: {
       const std::uint64_t kept = random_.below(6);
-      return member_.applied() <= kept ? Result<void>() : member_.trim(member_.applied() - kept);
+      return member_.checkpoint_index() <= kept ? Result<void>() : member_.trim(member_.checkpoint_index() - kept);
     }
     case Step::install: return install();
     case Step::copy: return member_.copy();
     case Step::protect: return member_.protect();
     case Step::restart: return restart();
     case Step::full: return fill_disk(workload);
+    case Step::checkpoint: return member_.checkpoint();
   }
   return {};
 }
@@ -231,6 +261,8 @@ Result<void> run_db(const std::filesystem::path& data_dir, std::uint64_t seed) {
   options.segment_bytes = 64u << 10;
   options.map_size = 64u << 20;
   options.trailing_entries = 20;
+  options.checkpoint_log_bytes = 20u << 10;
+  options.checkpoint_interval = std::chrono::milliseconds(30);
   options.heartbeat_interval = std::chrono::milliseconds(2);
   options.election_timeout = std::chrono::milliseconds(20);
   options.log_sink = [](flotilla::LogLevel, std::string_view) {};

@@ -14,8 +14,20 @@
 
 namespace crash {
 
-enum class Step : std::uint8_t { work, commit, term, supersede, trim, install, copy, protect, restart, full };
-inline constexpr std::size_t steps = 10;
+enum class Step : std::uint8_t {
+  work,
+  commit,
+  term,
+  supersede,
+  trim,
+  install,
+  copy,
+  protect,
+  restart,
+  full,
+  checkpoint
+};
+inline constexpr std::size_t steps = 11;
 
 struct Workload {
   std::string_view name;
@@ -48,6 +60,7 @@ class Driver {
   flotilla::Result<void> restart();
   flotilla::Result<void> fill_disk(const Workload& workload);
   flotilla::raft::Entry some_entry(std::uint64_t after);
+  std::string configuration(std::uint64_t moves) const;
 
   Member& member_;
   Truth& truth_;
