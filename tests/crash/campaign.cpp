@@ -27,6 +27,8 @@ constexpr std::uint64_t losses_min = 8;
 constexpr std::uint64_t losses_max = 150;
 /// Images of one start, and of one start in a start.
 constexpr std::uint64_t images_per_start = 2;
+/// What a killed process left pending may still be lost: that is worth more.
+constexpr std::uint64_t images_per_killed = 6;
 constexpr std::uint64_t starts_per_third_loss = 4;
 
 void remove_tree(const std::filesystem::path& path) {
@@ -141,7 +143,8 @@ std::vector<Campaign::Point> Campaign::draw(const Path& path, const std::vector<
   for (std::uint64_t number = 0; number < count; ++number) {
     Random random(mixed(seed, number));
     Point point{.number = number, .seed = random()};
-    point.rule = arguments_.rule.value_or(static_cast<Rule>(random() % rules));
+    point.rule = static_cast<Rule>(random() % rules);
+    if (path.empty() && arguments_.rule) point.rule = *arguments_.rule;
     // Of a start after a loss, every second point lies within the start itself.
     const bool within = !path.empty() && number % 2 == 0;
     point.position = random.below((within ? start : whole) + 1);
@@ -250,7 +253,8 @@ void Campaign::live(const Path& path, const Point& point, const Crash& crash, Ex
   // What damage cost is no promise any more; a later loss must not cost more.
   begun.promised = std::min(begun.promised, expected.promised);
   const std::vector<OperationPtr> operations = Recorder::operations();
-  losses(path, crash.disk, operations, begun, truth, draw(path, operations, images_per_start));
+  losses(path, crash.disk, operations, begun, truth,
+         draw(path, operations, point.rule == Rule::killed ? images_per_killed : images_per_start));
 }
 
 std::string Campaign::go_on(Member& member, Truth& truth, std::uint64_t seed) const {

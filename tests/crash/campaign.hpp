@@ -30,8 +30,8 @@ std::string to_string(const Path& path);
 struct Arguments {
   std::uint64_t images = 2000;
   std::uint64_t seed = 1;
-  std::string workload;  ///< empty: all
-  std::optional<Rule> rule;
+  std::string workload;      ///< empty: all
+  std::optional<Rule> rule;  ///< of the first loss
   std::string planted;
   bool all_planted = false;
   bool faults = false;
