@@ -1,11 +1,13 @@
 #include "campaign.hpp"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <set>
@@ -127,7 +129,7 @@ std::uint64_t Campaign::losses_per_recording() const {
 
 bool Campaign::enough() const {
   if (!arguments_.image.empty() || arguments_.faults) return false;
-  return counts_.images >= arguments_.images || (!arguments_.planted.empty() && counts_.wrong > 0);
+  return counts_.images >= arguments_.images || (arguments_.until_wrong && counts_.wrong > 0);
 }
 
 std::vector<Campaign::Point> Campaign::draw(const Path& path, const std::vector<OperationPtr>& operations,
@@ -203,6 +205,7 @@ void Campaign::start_on(const Path& path, const Point& point, const Crash& crash
   if (child < 0) throw std::runtime_error("fork");
   const std::filesystem::path place = scratch_ / to_string(path);
   if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::alarm(image_seconds_max);
     try {
       live(path, point, crash, expected, truth, place);

@@ -35,6 +35,7 @@ struct Arguments {
   std::string planted;
   bool all_planted = false;
   bool faults = false;
+  bool until_wrong = false;
   std::filesystem::path keep;
   std::filesystem::path recording;
   Path image;
@@ -81,6 +82,9 @@ class Campaign {
   /// behind the workload's last call.
   bool run_fault(const std::string& workload, std::uint64_t seed, std::uint64_t at, std::size_t kind);
 
+  /// All that was asked for is done.
+  bool enough() const;
+
  private:
   struct Point {
     std::uint64_t number = 0;
@@ -89,7 +93,6 @@ class Campaign {
     std::uint64_t seed = 0;
   };
 
-  bool enough() const;
   std::uint64_t losses_per_recording() const;
   std::vector<Point> draw(const Path& path, const std::vector<OperationPtr>& operations, std::uint64_t count) const;
   void losses(const Path& path, Disk disk, const std::vector<OperationPtr>& operations, Expectation expected,

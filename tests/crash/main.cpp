@@ -1,13 +1,15 @@
 // crash: images of power losses, recovered and judged.
-//   crash [--images N] [--seed S] [--workload W] [--rule R] [--keep DIR] [--jobs N]
+//   crash [--images N] [--seed S] [--workload W] [--rule R] [--keep DIR] [--jobs N] [--until-wrong]
 //   crash --recording FILE --image I[.J[.K]]      one again
 //   crash --planted [NAME]                        protective steps left out one after the other: are the images wrong?
 //   crash --faults                                every file call fails in turn
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -28,6 +30,7 @@ using namespace crash;
 const std::map<std::string, Planted>& planted_faults() {
   static const std::map<std::string, Planted> all{
       {"answer-before-sync", {.answer_early = true}},
+      {"checkpoint-ahead-of-log", {.state_first = true}},
       {"no-sync-of-blocks", {.ignored_syncs = "*.seg"}},
       {"no-sync-of-zeros", {.ignored_syncs = "*.tmp"}},
       {"no-sync-of-data-file", {.ignored_syncs = "data.mdb"}},
@@ -66,7 +69,7 @@ void work(const Arguments& arguments, const Planted& planted, Counts& counts, co
   if (arguments.faults) return sweep(campaign, counts, arguments.seed);
   std::vector<std::string> names = workload_names();
   if (!arguments.workload.empty()) names = {arguments.workload};
-  while (counts.images < arguments.images && (arguments.planted.empty() || counts.wrong == 0)) {
+  while (!campaign.enough()) {
     const std::uint64_t number = counts.next_recording++;
     campaign.run(names[number % names.size()], arguments.seed + number / names.size());
   }
@@ -82,6 +85,7 @@ void work_all(const Arguments& arguments, const Planted& planted, Counts& counts
     const pid_t worker = ::fork();
     if (worker < 0) throw std::runtime_error("fork");
     if (worker == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       int result = 0;
       try {
         work(arguments, planted, counts, scratch / std::to_string(i));
@@ -154,6 +158,7 @@ int run_planted(const Arguments& arguments) {
     if (!arguments.all_planted && name != arguments.planted) continue;
     Arguments one = arguments;
     one.planted = name;
+    one.until_wrong = true;
     Counts& counts = make_counts();
     work_all(one, planted, counts);
     const bool found = counts.wrong > 0;
@@ -167,6 +172,10 @@ int run_planted(const Arguments& arguments) {
 bool parse(int count, char** values, Arguments& arguments) {
   for (int i = 1; i < count; ++i) {
     const std::string name = values[i];
+    if (name == "--until-wrong") {
+      arguments.until_wrong = true;
+      continue;
+    }
     if (name == "--faults") {
       arguments.faults = true;
       continue;
@@ -218,11 +227,12 @@ int main(int count, char** values) {
   arguments.jobs = std::max(1u, std::thread::hardware_concurrency());
   arguments.keep = std::filesystem::temp_directory_path() / "flotilla-crash";
   if (!parse(count, values, arguments)) {
-    fmt::print(stderr,
-               "usage: crash [--images N] [--seed S] [--workload W] [--rule R] [--jobs N] [--keep DIR]\n"
-               "       crash --recording FILE --image I[.J[.K]]\n"
-               "       crash --planted [NAME]\n"
-               "       crash --faults\n");
+    fmt::print(
+        stderr,
+        "usage: crash [--images N] [--seed S] [--workload W] [--rule R] [--jobs N] [--keep DIR] [--until-wrong]\n"
+        "       crash --recording FILE --image I[.J[.K]]\n"
+        "       crash --planted [NAME]\n"
+        "       crash --faults\n");
     return 2;
   }
   if (arguments.faults) return run_faults(arguments);

@@ -116,6 +116,10 @@ Result<void> Member::append(std::optional<raft::HardState> hard_state, std::vect
     FLOTILLA_ASSERT(from > base_ && from <= last() + 1 && from > commit_index_);
     entries_.resize(from - base_ - 1);
     entries_.insert(entries_.end(), entries.begin(), entries.end());
+    if (options_.state_first && from == truth_.last() + 1) {
+      if (auto done = commit(last()); !done) return done;
+      if (auto done = started_->store->checkpoint(); !done) return done;
+    }
   }
   log_writer_->submit({++sequence_, hard_state, std::nullopt, std::move(entries), Index{commit_index_}});
   if (auto done = outcome(); !done) return done;

@@ -34,6 +34,7 @@ struct MemberOptions {
   std::filesystem::path data_dir;
   std::size_t segment_bytes = 8192;
   bool prepare_ahead = false;
+  bool state_first = false;  ///< a planted fault: a checkpoint of entries before the log has them
 };
 
 class Member {

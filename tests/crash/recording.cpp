@@ -31,10 +31,11 @@ Truth truth_of(const std::vector<OperationPtr>& operations) {
 }
 
 std::string run_driver(const Workload& workload, std::uint64_t seed, const std::filesystem::path& data_dir,
-                       Truth& truth) {
+                       const Planted& planted, Truth& truth) {
   Member member({.data_dir = data_dir,
                  .segment_bytes = seed % 3 == 0 ? std::size_t{4096} : std::size_t{8192},
-                 .prepare_ahead = seed % 2 == 0},
+                 .prepare_ahead = seed % 2 == 0,
+                 .state_first = planted.state_first},
                 truth);
   Driver driver(member, truth, seed);
   if (auto done = driver.run(workload); !done) return done.error().message();
@@ -82,7 +83,7 @@ Recording record(const std::string& workload, std::uint64_t seed, const std::fil
   if (recording.sole) {
     if (auto done = run_db(data_dir, seed); !done) recording.failure = done.error().message();
   } else {
-    recording.failure = run_driver(*find_workload(workload), seed, data_dir, recording.truth);
+    recording.failure = run_driver(*find_workload(workload), seed, data_dir, planted, recording.truth);
   }
   recording.struck = Recorder::struck();
   Recorder::end();

@@ -29,6 +29,7 @@ struct Recording {
 struct Planted {
   std::string ignored_syncs = {};  ///< see Recorder::ignore_syncs
   bool answer_early = false;       ///< promises are made before the sync
+  bool state_first = false;        ///< see MemberOptions
   IoFault fault = {};              ///< a call that fails; the run may end with it
 };
 
