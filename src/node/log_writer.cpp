@@ -99,6 +99,14 @@ void LogWriter::trim(Index first, std::function<void(Index)> done) {
   });
 }
 
+void LogWriter::sync(std::function<void()> done) {
+  executor_.post([this, done = std::move(done)]() mutable {
+    if (failed_) return;
+    if (auto synced = log_.sync(); !synced) return end(synced.error());
+    loop_.post(std::move(done));
+  });
+}
+
 void LogWriter::end(const Error& error) {
   if (std::exchange(failed_, true)) return;
   loop_.post([this, error] { events_.failed(error); });
