@@ -298,12 +298,17 @@ Result<raft::Restored> restore(const state::Applied& applied, log::Log& log) {
 }
 
 /// Makes the directory and what is missing above it, each durable in its parent: a power loss must not take away a
-/// directory that held acknowledged commands.
+/// directory that held acknowledged commands. The lowest that is there may be of a start that was killed before it was
+/// durable; not if this user cannot write where it stands.
 Result<void> make_durably(log::FileSystem& files, const std::filesystem::path& directory) {
   std::vector<std::filesystem::path> missing;
   std::error_code code;
-  for (auto path = directory; !path.empty() && !std::filesystem::exists(path, code); path = path.parent_path()) {
-    missing.push_back(path);
+  auto lowest = directory;
+  for (; !lowest.empty() && !std::filesystem::exists(lowest, code); lowest = lowest.parent_path()) {
+    missing.push_back(lowest);
+  }
+  if (const auto parent = lowest.parent_path(); parent != lowest && ::access(parent.c_str(), W_OK) == 0) {
+    if (auto synced = files.sync_directory(parent.string()); !synced) return synced;
   }
   for (auto path = missing.rbegin(); path != missing.rend(); ++path) {
     std::filesystem::create_directory(*path, code);

@@ -284,6 +284,11 @@ Result<Store::Impl::Loaded> Store::Impl::load(const std::filesystem::path& direc
     }
   }
 
+  // A killed process may have left its name visible and not yet durable: if it went with a power loss, the one before
+  // would be back, and its pages used again.
+  if (!made && options_.sync) {
+    if (auto synced = sync_directory(directory); !synced) return fail(synced.error());
+  }
   EnvironmentOptions wanted{directory, options_.map_size, options_.readers_max, {}};
   if (!made) wanted.back_to = checkpoint->meta;
   auto env = Environment::open(wanted);

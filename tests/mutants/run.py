@@ -61,6 +61,7 @@ def checks(seeds):
         Check("state_fault", "tests/state/test_state_fault", "raft state"),
         Check("net", "tests/net/test_net", "raft net"),
         Check("core_sim", "tests/sim/core/core_sim", "raft", [("--seeds", str(50 * seeds))], 120),
+        Check("crash", "tests/crash/crash", "log state node", [("--images", "3000", "--until-wrong")], 240),
         Check("durability", "tests/node/test_durability", everything),
         Check("member_sim", "tests/sim/member/member_sim", everything, member_slices, 120),
         Check("node", "tests/node/test_node", everything, timeout=240, times=2),
@@ -262,6 +263,11 @@ def reason(check, code, output):
         said = sorted((int(seed), what) for seed, what in re.findall(r"seed (\d+) FAILED: (.*)", output))
         if said:
             return f"after {said[0][0]} seeds: {said[0][1]}"
+    if check.name == "crash":
+        said = re.search(r"WRONG: (.*)", output)
+        run = re.search(r"^crash: (\d+) images", output, re.M)
+        if said and run:
+            return f"after {run[1]} images: {said[1]}"
     said = re.search(r"broken invariant: .*|\S+\.txt$|ERROR: .*", output, re.M)
     what = said[0] if said else f"ends with {code}"
     case = re.search(r"TEST CASE:\s*(.*)", output)

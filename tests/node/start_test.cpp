@@ -55,6 +55,43 @@ TEST_CASE("a log without the file that says whose it is is not taken for the lef
   CHECK(refusal_of(options) == Errc::damaged);
 }
 
+TEST_CASE("a directory that a killed first start left behind is durable before the next relies on it (E7)") {
+  struct Watched final : log::FileSystem {
+    std::vector<std::string> synced;
+    log::FileSystem& real = log::posix_file_system();
+
+    Result<std::unique_ptr<log::File>> open(const std::string& path, Mode mode) override {
+      return real.open(path, mode);
+    }
+    Result<void> rename(const std::string& from, const std::string& to) override { return real.rename(from, to); }
+    Result<void> remove(const std::string& path) override { return real.remove(path); }
+    Result<void> sync_directory(const std::string& directory) override {
+      synced.push_back(directory);
+      return real.sync_directory(directory);
+    }
+    Result<void> make_directory(const std::string& path) override { return real.make_directory(path); }
+    Result<std::vector<std::string>> list(const std::string& directory) override { return real.list(directory); }
+    Result<bool> exists(const std::string& path) override { return real.exists(path); }
+  };
+  const TempDir directory;
+  Options options = test_options(directory / "deep" / "member");
+  options.found = true;
+  std::filesystem::create_directories(directory / "deep");
+  Watched files;
+  SUBCASE("of its parent") {}
+  SUBCASE("of the member itself") {
+    std::filesystem::create_directory(options.data_dir);
+    REQUIRE(node::start({.files = files, .random = 1}, options, test_commands()));
+    REQUIRE_FALSE(files.synced.empty());
+    CHECK(files.synced.front() == options.data_dir.parent_path());
+    return;
+  }
+  REQUIRE(node::start({.files = files, .random = 1}, options, test_commands()));
+  REQUIRE(files.synced.size() > 2);
+  CHECK(files.synced[0] == directory.path());
+  CHECK(files.synced[1] == options.data_dir.parent_path());
+}
+
 TEST_CASE("a database beside a log that has another term there is not opened") {
   const TempDir directory;
   const Options options = written(directory / "member", 3);

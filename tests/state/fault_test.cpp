@@ -197,6 +197,17 @@ TEST_CASE("every step of an installation is durable before the next") {
   CHECK(synced == Steps{"data"});
 }
 
+TEST_CASE("a checkpoint that a killed process left is durable before the next start relies on it (E7)") {
+  TempDir dir;
+  StoreOptions options = options_in(dir.path() / "state");
+  options.sync = true;
+  Store::open(options, test_commands()).value();
+  synced.clear();
+  Store::open(options, test_commands()).value();
+  REQUIRE_FALSE(synced.empty());
+  CHECK(synced.front() == "state");
+}
+
 TEST_CASE("a commit that fails publishes nothing, and a reader does not wait for it") {
   Rig rig;
   REQUIRE(rig.command("put", {"t", "k", "1"}));
