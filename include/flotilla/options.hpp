@@ -86,7 +86,8 @@ struct Options {
   /// least as much as the commands under way may take, and three log segments. 0: not watched.
   std::uint64_t disk_reserve_bytes = 64u << 20;
   /// The same for the size of the database file: with more, new commands are refused. What a long read transaction sees
-  /// cannot be used again meanwhile, so the file grows. 0: as the disk allows.
+  /// cannot be used again meanwhile, so the file grows; it never shrinks by itself. 0: as the disk allows.
+
   std::uint64_t state_bytes_max = 0;
 
   /// Newest log entries that stay in memory for members that lag, in bytes. More: memory, and fewer reads of the log.

@@ -99,6 +99,7 @@ Result<Applier::Progress> Applier::install_now(state::Directory& directory, cons
     });
     if (!installed && !half_way) directory.discard();
     if (!installed) return fail(installed.error());
+    directory.remove_replaced();
   } catch (const std::exception& thrown) {
     half_way = true;
     return fail(Errc::stopped, std::string("installing a snapshot failed: ") + thrown.what());

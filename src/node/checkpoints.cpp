@@ -1,5 +1,6 @@
 #include "node/checkpoints.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -23,10 +24,13 @@ Checkpoints::Checkpoints(Loop& loop, Executor& apply, Executor& bulk, state::Sto
       log_sink_(std::move(log_sink)),
       events_(std::move(events)),
       index_(store.last_checkpoint().index),
-      last_at_(loop.now()) {}
+      last_at_(loop.now()) {
+  // What was replayed would be replayed again, and more each time, if this run ended before its first one.
+  if (store.applied_index() > index_) log_bytes_ = limits_.log_bytes;
+}
 
 Checkpoints::~Checkpoints() {
-  ending_->store(true);
+  stop();
 }
 
 bool Checkpoints::due() const {
@@ -48,7 +52,8 @@ void Checkpoints::begin() {
     if (begun) running->checkpoint = std::move(*begun);
     loop_.post([this, running, ending, result = std::move(begun).map([](auto&&) {})] {
       if (*ending) return;
-      if (!result) return finished(running, result);
+      if (!result) return finished(running, fail(result.error()));
+
       if (!events_.sync_log) return finish(running);
       events_.sync_log([this, running, ending] {
         if (!*ending) finish(running);
@@ -69,9 +74,10 @@ void Checkpoints::finish(const std::shared_ptr<Running>& running) {
   });
 }
 
-void Checkpoints::finished(const std::shared_ptr<Running>& running, const Result<void>& result) {
+void Checkpoints::finished(const std::shared_ptr<Running>& running, const Result<Index>& result) {
   running_.reset();
-  if (!result && result.error() == Errc::disk_full) {
+  // Nothing has changed: the one before is in force.
+  if (!result && (result.error() == Errc::disk_full || result.error() == Errc::too_many_readers)) {
     log_line(log_sink_, LogLevel::warning, "no checkpoint, the log is kept: {}", result.error().message());
     not_before_ = loop_.now() + patience;
     return;
@@ -79,7 +85,7 @@ void Checkpoints::finished(const std::shared_ptr<Running>& running, const Result
   if (!result) return events_.failed(result.error());
   last_at_ = loop_.now();
   log_bytes_ -= running->log_bytes;
-  index_ = store_.last_checkpoint().index;
+  index_ = std::max(index_, *result);
 }
 
 void Checkpoints::replaced() {

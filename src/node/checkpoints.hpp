@@ -35,6 +35,9 @@ class Checkpoints {
 
   void applied(std::uint64_t bytes) { log_bytes_ += bytes; }
   void tick();
+  /// No more of them; the one under way is written in haste, and nobody hears of it.
+  void stop() { ending_->store(true); }
+
   /// Another database was put in this one's place, with a checkpoint of its own.
   void replaced();
   /// What the one in force includes: the log must have all after it.
@@ -48,7 +51,7 @@ class Checkpoints {
   bool due() const;
   void begin();
   void finish(const std::shared_ptr<Running>& running);
-  void finished(const std::shared_ptr<Running>& running, const Result<void>& result);
+  void finished(const std::shared_ptr<Running>& running, const Result<Index>& result);
 
   Loop& loop_;
   Executor& apply_;
@@ -62,7 +65,8 @@ class Checkpoints {
   std::uint64_t log_bytes_ = 0;  ///< applied since
   Duration last_at_;
   Duration not_before_{};
-  /// Nobody waits for the log's syncs any more. Outlives this.
+  /// Nobody waits for the log's syncs any more, nor for word of the one under way. Outlives this.
+
   const std::shared_ptr<std::atomic<bool>> ending_ = std::make_shared<std::atomic<bool>>(false);
 };
 

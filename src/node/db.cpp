@@ -236,9 +236,10 @@ class DbImpl {
     if (port_) port_->stop();
     if (node_) node_->loop_ended();
     protect_log();
+    const Status last = node_ ? node_->status() : Status();
+    take_last_checkpoint(last);
     const std::unique_lock lock(store_mutex_);
-    if (node_) last_status_ = node_->status();
-    take_last_checkpoint();
+    last_status_ = last;
 
     started_.store.reset();
     store_ = nullptr;
@@ -359,8 +360,8 @@ class DbImpl {
   }
 
   /// The next start has nothing to replay. If it cannot be, it replays.
-  void take_last_checkpoint() {
-    if (!started_.store || (last_status_.fault && *last_status_.fault != Errc::removed)) return;
+  void take_last_checkpoint(const Status& last) {
+    if (!started_.store || (last.fault && *last.fault != Errc::removed)) return;
     if (!started_.log || !started_.log->sync()) return;  // it would be ahead of the log
     if (started_.store->last_checkpoint().index == started_.store->applied_index()) return;
     if (auto done = started_.store->checkpoint(); !done) {

@@ -169,6 +169,7 @@ void Node::stop(const Error& why) {
   stopped_ = true;
   why_stopped_ = why;
   if (tick_timer_ != 0) parts_.loop.cancel(tick_timer_);
+  checkpoints_.stop();
   parts_.calls.refuse_new(why);
   take_incoming();
   proposals_.end_all(why);
@@ -559,10 +560,9 @@ void Node::watch_space() {
   if (!space_.refusal() || core_.role() != Role::leader) return;
   if (parts_.loop.now() - handed_over_at_ < options_.election_timeout) return;
   handed_over_at_ = parts_.loop.now();
-    Change over = Change::transfer(std::nullopt);
+  Change over = Change::transfer(std::nullopt);
   over.id = options_.node_id;
   static_cast<void>(carry_out(over));
-
 }
 
 /// Where not each group is synced by itself.

@@ -113,6 +113,17 @@ Result<void> write_meta_pages(FileHandle& file, const MetaPage& meta) {
   return {};
 }
 
+Result<void> check_roots(const FileHandle& file, const MetaPage& meta) {
+  const auto bytes = file.size();
+  if (!bytes) return fail(bytes.error());
+  const std::uint64_t pages = *bytes / meta.page_bytes();
+  for (std::size_t table = 0; table < 2; ++table) {
+    const auto root = at<std::uint64_t>(meta.bytes, tables_at + table * table_bytes + root_in_table);
+    if (root != no_page && root >= pages) return damaged("it ends before what its checkpoint says it holds");
+  }
+  return {};
+}
+
 Result<void> check_data_file(const FileHandle& file) {
   const auto bytes = file.size();
   if (!bytes) return fail(bytes.error());

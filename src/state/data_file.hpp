@@ -27,6 +27,10 @@ std::optional<MetaPage> to_meta_page(std::string bytes);
 /// Into both places, so that LMDB knows of no other transaction. Requires: nobody has the file open.
 [[nodiscard]] Result<void> write_meta_pages(FileHandle& file, const MetaPage& meta);
 
+/// `damaged` if the file ends before the root of a tree of that transaction: LMDB would read beyond its end. (It may be
+/// shorter than the last page: what is taken and freed in one transaction is never written.)
+[[nodiscard]] Result<void> check_roots(const FileHandle& file, const MetaPage& meta);
+
 /// `damaged` unless both meta pages are of LMDB 0.9's data format, with a page size that is a power of two from 512 to
 /// 65,536 bytes, and point inside of the file, which is a whole number of pages. Says nothing of the pages between.
 [[nodiscard]] Result<void> check_data_file(const FileHandle& file);

@@ -100,7 +100,7 @@ Result<Directory> Directory::open(const std::filesystem::path& data_dir, bool sy
   if (!std::filesystem::is_directory(directory.path(), code)) {
     return fail(Errc::damaged, fmt::format("{} leads to {}, which is missing", link.string(), target.string()));
   }
-    // A killed process may have left the link as it is and not yet durable: what it led to before goes only when that
+  // A killed process may have left the link as it is and not yet durable: what it led to before goes only when that
   // cannot come back.
   if (sync) {
     if (auto synced = sync_directory(data_dir); !synced) return fail(synced.error());
@@ -140,11 +140,13 @@ Result<std::filesystem::path> Directory::stage() {
 
 Result<void> Directory::publish() {
   if (auto linked = link_to(number_ + 1); !linked) return linked;
-  // Whoever still reads the old one holds its files; its names are not needed any more.
-  std::error_code code;
-  std::filesystem::remove_all(numbered(number_), code);
   ++number_;
   return {};
+}
+
+void Directory::remove_replaced() {
+  std::error_code code;
+  std::filesystem::remove_all(numbered(number_ - 1), code);
 }
 
 void Directory::discard() {

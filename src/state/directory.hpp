@@ -40,6 +40,10 @@ class Directory {
 
   /// What was staged is in force from now on. After an error either may be.
   Result<void> publish();
+  /// Removes the names of what was in force before publish(): whoever still reads it holds its files. Requires: no
+  /// checkpoint is written there any more.
+  void remove_replaced();
+
   /// Removes what was staged.
   void discard();
 

@@ -156,13 +156,20 @@ FileClaim::~FileClaim() {
 Result<std::shared_ptr<Environment>> Environment::open(const EnvironmentOptions& options) {
   const std::filesystem::path data = options.directory / "data.mdb";
   if (auto made = ensure_directory(options.directory); !made) return fail(made.error());
-  if (auto made = ensure_file(data); !made) return fail(made.error());
+  if (!options.back_to) {
+    if (auto made = ensure_file(data); !made) return fail(made.error());
+  }
+
   auto claim = FileClaim::of(data);
+  if (!claim && claim.error() == Errc::not_found) {
+    return fail(Errc::damaged, fmt::format("{} is missing, and the checkpoint beside it is of it", data.string()));
+  }
   if (!claim) return fail(claim.error());
   if (auto taken = take_over(options.directory); !taken) return fail(taken.error());
   if (options.back_to) {
     auto file = FileHandle::open(data, O_RDWR);
     if (!file) return fail(file.error());
+    if (auto holds = check_roots(*file, *options.back_to); !holds) return fail(holds.error());
     if (auto written = write_meta_pages(*file, *options.back_to); !written) return fail(written.error());
   }
   auto env = open_env(options);
@@ -184,8 +191,7 @@ Environment::Pin::~Pin() {
 Result<Environment::Pin> Environment::pin() const {
   if (forked()) return fail(Error(Errc::forked));
   MDB_txn* txn = nullptr;
-  const int code = mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, &txn);
-  if (code != 0) return fail(lmdb::error_of(code, "begin a read transaction"));
+  if (const int code = begin_reader(&txn); code != 0) return fail(lmdb::error_of(code, "begin a read transaction"));
   return Pin(*this, txn);
 }
 
@@ -226,14 +232,18 @@ Result<void> Environment::start(Reader& reader) {
     mdb_txn_abort(std::exchange(reader.txn, nullptr));
     return fail(lmdb::error_of(code, "renew a read transaction"));
   }
-  int code = mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, &reader.txn);
-  if (code == MDB_READERS_FULL) {
-    int swept = 0;
-    mdb_reader_check(env_.get(), &swept);
-    if (swept > 0) code = mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, &reader.txn);
+  if (const int code = begin_reader(&reader.txn); code != 0) {
+    return fail(lmdb::error_of(code, "begin a read transaction"));
   }
-  if (code != 0) return fail(lmdb::error_of(code, "begin a read transaction"));
   return {};
+}
+
+int Environment::begin_reader(MDB_txn** txn) const noexcept {
+  const int code = mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, txn);
+  if (code != MDB_READERS_FULL) return code;
+  int swept = 0;
+  mdb_reader_check(env_.get(), &swept);  // slots of processes that died
+  return swept > 0 ? mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, txn) : code;
 }
 
 Result<Environment::Snapshot> Environment::begin_read() {

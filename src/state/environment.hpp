@@ -144,6 +144,9 @@ class Environment : public std::enable_shared_from_this<Environment> {
   Environment(lmdb::Env env, FileClaim claim, const EnvironmentOptions& options);
 
   Result<void> start(Reader& reader);
+  /// LMDB's code.
+  int begin_reader(MDB_txn** txn) const noexcept;
+
   void link(Reader* reader) noexcept;
   void unlink(Reader* reader) noexcept;
 

@@ -75,8 +75,8 @@ Result<std::string> FileHandle::read_at(std::uint64_t offset, std::size_t count)
 }
 
 Result<void> FileHandle::sync() {
-  if (::fsync(descriptor_) != 0) return fail(error("sync", errno));
-  return {};
+  if (::fsync(descriptor_) == 0) return {};
+  return fail(Errc::io_error, error("sync", errno).message());
 }
 
 Result<std::uint64_t> FileHandle::size() const {

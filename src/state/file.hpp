@@ -23,7 +23,9 @@ class FileHandle {
   [[nodiscard]] Result<void> write_at(std::uint64_t offset, std::string_view bytes);
   /// Up to `count` bytes; fewer only at the end of the file.
   [[nodiscard]] Result<std::string> read_at(std::uint64_t offset, std::size_t count) const;
+  /// io_error, also for lack of space: what was written may be lost, and another try would not know.
   [[nodiscard]] Result<void> sync();
+
   [[nodiscard]] Result<std::uint64_t> size() const;
   /// Takes the space now, so that a full disk is known before the first byte. No effect where it cannot be reserved.
   [[nodiscard]] Result<void> reserve(std::uint64_t bytes);

@@ -109,8 +109,9 @@ class Store::NewCheckpoint {
   Result<void> make_durable(const std::function<bool()>& hurry, bool sync) {
     if (sync) {
       write_out(hurry);
+      // Whatever the reason: pages may be lost that the system calls clean from now on. So never disk_full.
       if (const int code = mdb_env_sync(env_->handle(), 1); code != 0) {
-        return fail(fault_of(code, "sync the database"));
+        return fail(Errc::io_error, fmt::format("sync the database: {}", mdb_strerror(code)));
       }
     }
     return write_checkpoint(env_->directory(), checkpoint_, sync);
@@ -153,7 +154,11 @@ class Store::Impl {
   Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
   Result<void> install(const std::filesystem::path& directory, const std::function<Result<void>()>& publish);
   Result<std::shared_ptr<NewCheckpoint>> begin_checkpoint();
-  Result<void> finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry);
+  Result<Index> finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry);
+  std::optional<Error> checkpoint_fault() const {
+    const std::lock_guard lock(env_mutex_);
+    return checkpoint_fault_;
+  }
   Checkpoint last_checkpoint() const {
     const std::lock_guard lock(env_mutex_);
     return checkpoint_;
@@ -225,6 +230,7 @@ class Store::Impl {
   std::shared_ptr<Environment> env_;                      // written with env_mutex_, by the apply thread
   mutable std::vector<std::weak_ptr<Environment>> past_;  // guarded by env_mutex_
   Checkpoint checkpoint_;                                 // guarded by env_mutex_: of env_
+  std::optional<Error> checkpoint_fault_;                 // guarded by env_mutex_: of env_; no other may be tried
   std::uint64_t checkpoint_used_bytes_ = 0;               // guarded by env_mutex_: of env_ when it was begun
 
   Applied applied_;
@@ -371,6 +377,7 @@ void Store::Impl::use(Loaded loaded) {
     if (env_) past_.push_back(env_);
     env_.swap(before);
     checkpoint_ = std::move(loaded.checkpoint);
+    checkpoint_fault_.reset();
     checkpoint_used_bytes_ = env_->used_bytes();
   }
 
@@ -431,10 +438,13 @@ Result<std::vector<Outcome>> Store::Impl::apply(std::span<const raft::Entry> ent
   FLOTILLA_ASSERT(entries.back().index - entries.front().index == entries.size() - 1);
   outcomes.reserve(entries.size());
   failed_.clear();
+  fault_.emplace(Errc::stopped, "applying was interrupted");  // by an exception: what is in memory may be out of step
   if (auto done = apply_or_run_out_of_memory(entries, outcomes); !done) {
     fault_ = done.error();
     return fail(*fault_);
   }
+  fault_.reset();
+
   FLOTILLA_ASSERT(applied_.index == entries.back().index);
   return outcomes;
 }
@@ -460,20 +470,25 @@ Result<void> Store::Impl::install(const std::filesystem::path& directory,
 Result<std::shared_ptr<Store::NewCheckpoint>> Store::Impl::begin_checkpoint() {
   if (env_->forked()) return fail(Error(Errc::forked));
   if (fault_) return fail(*fault_);
+  if (const auto lost = checkpoint_fault()) return fail(*lost);
   const Checkpoint before = last_checkpoint();
   // As long as nothing was applied to it, a received database is what it was: the log may not have followed yet.
   return NewCheckpoint::begin(env_, applied_, before.installed && before.index == applied_.index);
 }
 
-Result<void> Store::Impl::finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry) {
+Result<Index> Store::Impl::finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry) {
+  if (const auto lost = checkpoint_fault()) return fail(*lost);
   const auto done = checkpoint.make_durable(hurry, options_.sync);
   const std::lock_guard lock(env_mutex_);
-  if (checkpoint.env() != env_) return {};  // its directory may be gone
-  if (!done) return done;
+  if (checkpoint.env() != env_) return Index{};  // its directory may be gone
+  if (!done) {
+    if (done.error() != Errc::disk_full) checkpoint_fault_ = done.error();
+    return fail(done.error());
+  }
   checkpoint.hold();
   checkpoint_ = checkpoint.checkpoint();
   checkpoint_used_bytes_ = checkpoint.used_bytes();
-  return {};
+  return checkpoint_.index;
 }
 
 std::uint64_t Store::Impl::grown_bytes() const {
@@ -712,14 +727,14 @@ Result<std::shared_ptr<Store::NewCheckpoint>> Store::begin_checkpoint() {
   return impl_->begin_checkpoint();
 }
 
-Result<void> Store::finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry) {
+Result<Index> Store::finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry) {
   return impl_->finish_checkpoint(checkpoint, hurry);
 }
 
 Result<void> Store::checkpoint() {
   auto begun = begin_checkpoint();
   if (!begun) return fail(begun.error());
-  return finish_checkpoint(**begun, [] { return true; });
+  return finish_checkpoint(**begun, [] { return true; }).map([](Index) {});
 }
 
 Checkpoint Store::last_checkpoint() const {

@@ -70,8 +70,9 @@ class Store {
   /// Makes it durable, then lets go of the one before; takes as long as writing what changed since then. Requires: the
   /// log is durable up to its index. `hurry` says whether to write as fast as the disk can, rather than leave half of
   /// its time to others. disk_full: the one before is still in force, and another may be tried later. After any other
-  /// error this run of the store must end. Success also if another database was installed meanwhile. One at a time.
-  [[nodiscard]] Result<void> finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry);
+  /// error this run of the store must end, and no other is taken. Returns its index; 0 if another database was
+  /// installed meanwhile. One at a time.
+  [[nodiscard]] Result<Index> finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry);
   /// Both, with haste: what a start would go back to is what is applied.
   [[nodiscard]] Result<void> checkpoint();
   /// In force. Thread: any.

@@ -231,6 +231,24 @@ TEST_CASE("a database without its checkpoint, or with a damaged one, is refused 
   CHECK(rig.read().table("t").get("k") == "1");
 }
 
+TEST_CASE("a data file that is gone or cut short is damage, not the end of the process") {
+  Rig rig;
+  for (int i = 0; i < 200; ++i) REQUIRE(rig.command("put", {"t", std::to_string(i), std::string(100, 'x')}));
+  rig.close();
+  const std::string good = read_file(rig.data_file());
+  for (const std::size_t length : {std::size_t{0}, page_bytes, 2 * page_bytes}) {
+    CAPTURE(length);
+    write_file(rig.data_file(), good.substr(0, length));
+    CHECK(Store::open(rig.options(), test_commands()).error() == Errc::damaged);
+  }
+  std::filesystem::remove(rig.data_file());
+  CHECK(Store::open(rig.options(), test_commands()).error() == Errc::damaged);
+  CHECK_FALSE(std::filesystem::exists(rig.data_file()));
+  write_file(rig.data_file(), good);
+  rig.open();
+  CHECK(rig.read().table("t").size() == 200);
+}
+
 TEST_CASE("what was only made is unused, all else is not") {
   TempDir dir;
   const StoreOptions options = options_in(dir.path() / "state");

@@ -154,11 +154,18 @@ TEST_CASE("a checkpoint that cannot be made durable leaves the one before in for
   REQUIRE(rig.command("put", {"t", "k", "1"}));
   REQUIRE(rig.store().checkpoint());
   REQUIRE(rig.command("put", {"t", "k", "2"}));
-  for (const int code : {EIO, ENOSPC}) {
-    sync_plan = {0, code, 1};
-    CHECK(rig.store().checkpoint().error() == (code == EIO ? Errc::io_error : Errc::disk_full));
-    CHECK(rig.store().last_checkpoint().index == Index{1});
+  int code = EIO;
+  SUBCASE("an error of the disk") {}
+  SUBCASE("no space, in the sync: pages may be lost all the same") {
+    code = ENOSPC;
   }
+  sync_plan = {0, code, 1};
+  const auto begun = rig.store().begin_checkpoint().value();
+  CHECK(rig.store().checkpoint().error() == Errc::io_error);
+  // The system calls those pages clean now, so another sync would succeed over lost ones.
+  CHECK(rig.store().checkpoint().error() == Errc::io_error);
+  CHECK(rig.store().finish_checkpoint(*begun, [] { return true; }).error() == Errc::io_error);
+  CHECK(rig.store().last_checkpoint().index == Index{1});
   rig.crash();
   rig.open();
   CHECK(rig.read().table("t").get("k") == "1");
@@ -188,7 +195,7 @@ TEST_CASE("every step of an installation is durable before the next") {
   CHECK(received.index == Index{1});
   REQUIRE(directory.stage());
   CHECK(synced == Steps{"data"});
-    synced.clear();
+  synced.clear();
   REQUIRE(directory.publish());
   CHECK(synced == Steps{"data"});
   // A process that was killed before that sync leaves the link visible, and maybe not durable.

@@ -79,6 +79,7 @@ class Target {
     if (!staged) return fail(staged.error());
     auto installed = store_->install(*staged, [this] { return directory_.publish(); });
     if (installed) CHECK(store_->applied().index == received.index);
+    if (installed) directory_.remove_replaced();
 
     return installed;
   }
@@ -452,7 +453,7 @@ TEST_CASE("a snapshot is its own checkpoint, marked as installed until the next 
   target.crash();
   CHECK(target.store().last_checkpoint().installed);
   CHECK(target.store().last_checkpoint().index == Index{3});
-    CHECK(target.store().last_checkpoint().term == Term{1});
+  CHECK(target.store().last_checkpoint().term == Term{1});
   // The log may not have followed yet: seed 7178 of the members' simulator.
   REQUIRE(target.store().checkpoint());
   CHECK(target.store().last_checkpoint().installed);
