@@ -61,11 +61,11 @@ def checks(seeds):
         Check("state_fault", "tests/state/test_state_fault", "raft state"),
         Check("net", "tests/net/test_net", "raft net"),
         Check("core_sim", "tests/sim/core/core_sim", "raft", [("--seeds", str(50 * seeds))], 120),
-        Check("crash", "tests/crash/crash", "log state node", [("--images", "3000", "--until-wrong")], 240),
         Check("durability", "tests/node/test_durability", everything),
         Check("member_sim", "tests/sim/member/member_sim", everything, member_slices, 120),
         Check("node", "tests/node/test_node", everything, timeout=240, times=2),
         Check("members", "tests/node/test_members", everything, timeout=240, times=2),
+        Check("crash", "tests/crash/crash", "log state node", [("--images", "3000", "--until-wrong")], 240),
     ]
 
 
