@@ -25,7 +25,7 @@ void LogWriter::drain() {
     scheduled_ = false;
     group.swap(queued_);
   }
-  if (group.empty() || failed_) return;
+  if (group.empty()) return;
   if (auto written = write(group); !written) return end(written.error());
   log_bytes_.store(log_.bytes(), std::memory_order_relaxed);
   loop_.post([this, sequence = group.back().sequence] { events_.durable(sequence); });
@@ -90,7 +90,6 @@ Result<void> LogWriter::trim_to(Index first) {
 
 void LogWriter::trim(Index first, std::function<void(Index)> done) {
   executor_.post([this, first, done = std::move(done)]() mutable {
-    if (failed_) return;
     const auto before = log_.first_index();
     if (auto trimmed = trim_to(first); !trimmed) return end(trimmed.error());
     if (log_.first_index() == before) return;
@@ -101,12 +100,12 @@ void LogWriter::trim(Index first, std::function<void(Index)> done) {
 
 void LogWriter::sync(std::function<void()> done) {
   executor_.post([this, done = std::move(done)]() mutable {
-    if (failed_) return;
     if (auto synced = log_.sync(); !synced) return end(synced.error());
     loop_.post(std::move(done));
   });
 }
 
+/// The log itself does nothing any more after an error: whatever is asked of it later ends here again.
 void LogWriter::end(const Error& error) {
   if (std::exchange(failed_, true)) return;
   loop_.post([this, error] { events_.failed(error); });
@@ -114,7 +113,6 @@ void LogWriter::end(const Error& error) {
 
 void LogWriter::protect(Index commit_index) {
   executor_.post([this, commit_index] {
-    if (failed_) return;
     const log::Log::Write nothing{std::nullopt, {}, commit_index};
     if (auto written = append({&nothing, 1}); !written) end(written.error());
   });
@@ -124,7 +122,6 @@ void LogWriter::read(Index first, std::optional<Term> prev_term, std::size_t byt
                      std::function<void(Slice)> done) {
   if (first == Index{1}) prev_term = Term{};
   executor_.post([this, first, prev_term, bytes_max, done = std::move(done)]() mutable {
-    if (failed_) return;
     auto slice = slice_of(first, prev_term, bytes_max);
     if (!slice && slice.error() != Errc::not_found) return end(slice.error());
     if (!slice) slice = Slice{};

@@ -70,7 +70,7 @@ class LogWriter {
   std::mutex mutex_;
   std::vector<Write> queued_;  // guarded by mutex_
   bool scheduled_ = false;     // guarded by mutex_
-  bool failed_ = false;        // log executor
+  bool failed_ = false;        // told; log executor
   std::atomic<std::uint64_t> log_bytes_;
 };
 

@@ -517,10 +517,11 @@ void Node::configuration_changed() {
   }
 }
 
-/// A configuration that is not committed may yet vanish with the leader that wrote it.
+/// As far as is known: a configuration that is not committed may yet vanish with the leader that wrote it. Then nobody
+/// leads here, and tick() looks for the cluster again.
 bool Node::belongs() const {
   const Member* self = core_.configuration().find(options_.node_id);
-  return self != nullptr && self->address == options_.advertise && core_.configuration_index() <= core_.commit_index();
+  return self != nullptr && self->address == options_.advertise;
 }
 
 const Member* Node::find_leader() const {

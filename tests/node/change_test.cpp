@@ -3,12 +3,16 @@
 #include <doctest/doctest.h>
 
 #include "base/codec.hpp"
+#include "db_fixture.hpp"
+#include "led_core.hpp"
 
 using namespace flotilla;
 using flotilla::node::Change;
+using flotilla::node::ChangeAnswer;
 using flotilla::node::decode_change;
 using flotilla::node::encode;
 using flotilla::node::is_done;
+using Verdict = ChangeAnswer::Verdict;
 
 namespace {
 
@@ -23,6 +27,46 @@ std::vector<Change> all_kinds() {
           Change::replace(NodeId{2}, promoted),  Change::configure({two, one}), Change::transfer(NodeId{2}),
           Change::transfer(std::nullopt)};
 }
+
+/// Leads alone, with a learner; its database has applied the first entries of its log, and knows what both can do.
+struct Leader {
+  explicit Leader(const Member& other) : core(test::core_of({one, other})) {
+    core.campaign();
+    test::write_all(core);
+    REQUIRE(core.role() == Role::leader);
+    state::StoreOptions options;
+    options.directory = dir / "state";
+    options.map_size = 16u << 20;
+    options.sync = false;
+    store = state::Store::open(options, test::test_commands()).value();
+    apply(raft::EntryType::configuration, raft::encode(core.configuration()));
+    for (const NodeId id : {one.id, other.id}) {
+      apply(raft::EntryType::session, state::encode_session({id, 1, id.value, store->command_names()}));
+    }
+  }
+  void apply(raft::EntryType type, std::string payload) {
+    const raft::Entry entry{.term = core.term(),
+                            .index = store->applied_index().next(),
+                            .type = type,
+                            .payload = SharedBytes(std::move(payload))};
+    REQUIRE(store->apply({&entry, 1}));
+  }
+  /// The follower has all of the log, and says so.
+  void hear_from(NodeId id) {
+    core.step({id, core.id(), core.term(), raft::AppendReply{.accepted = true, .match_index = core.last_index()}});
+    test::write_all(core);
+  }
+  Verdict ask(const Change& change, Index applied_index) {
+    return node::carry_out(
+               change,
+               {.core = core, .store = *store, .applied_index = applied_index, .own_address = one.address, .time = 1})
+        .verdict;
+  }
+
+  const test::TempDir dir;
+  raft::Core core;
+  std::unique_ptr<state::Store> store;
+};
 
 }  // namespace
 
@@ -76,6 +120,27 @@ TEST_CASE("whether a change is done is seen from the members alone") {
   CHECK(done(Change::join(joining), {one, learner}));
   CHECK(done(Change::join(joining), {one, promoted}));
   CHECK_FALSE(done(Change::join({NodeId{3}, "d:1", false, true}), {one, promoted}));
+}
+
+TEST_CASE("a learner that wants to vote becomes a voter once it has caught up, not before (D11)") {
+  Leader leader(joining);
+  const auto wanted = [&] { return node::upkeep(leader.core, *leader.store, one.address); };
+  CHECK_FALSE(wanted());
+  leader.hear_from(joining.id);
+  REQUIRE(wanted());
+  CHECK(wanted()->members == std::vector{one, promoted});
+}
+
+TEST_CASE("a change waits until the one before is applied here: only then it is known who was removed (D8)") {
+  Leader leader(learner);
+  REQUIRE(leader.ask(Change::remove(learner.id), Index{1}) == Verdict::appended);
+  test::write_all(leader.core);
+  const Index removal = leader.core.configuration_index();
+  REQUIRE(leader.core.commit_index() == removal);
+  const Change back = Change::add_learner(learner.id, learner.address);
+  CHECK(leader.ask(back, removal.previous()) == Verdict::later);
+  leader.apply(raft::EntryType::configuration, raft::encode(leader.core.configuration()));
+  CHECK(leader.ask(back, removal) == Verdict::refused);
 }
 
 TEST_SUITE_END();

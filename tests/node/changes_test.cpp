@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include "base/codec.hpp"
+#include "led_core.hpp"
 #include "support/sim_loop.hpp"
 #include "support/sim_transport.hpp"
 
@@ -26,37 +27,23 @@ ChangeAnswer answer_of(Verdict verdict, std::string reason = "why") {
   return {verdict, {}, Error(code, std::move(reason))};
 }
 
-/// Member 1 of three; all up to index 1, term 1, is committed. Or alone, and then it may lead.
-raft::Core core_of(std::size_t voters) {
-  raft::Restored restored;
-  for (std::size_t i = 1; i <= voters; ++i) restored.configuration.members.push_back({NodeId{i}, "h:1", true});
-  restored.configuration_index = Index{1};
-  restored.base_index = Index{1};
-  restored.base_term = Term{1};
-  restored.hard_state.term = Term{1};
-  restored.commit_index = restored.applied_index = Index{1};
-  restored.first_index = Index{2};
-  return raft::Core({.id = NodeId{1}}, std::move(restored));
+std::vector<Member> voters(std::size_t count) {
+  std::vector<Member> members;
+  for (std::size_t i = 1; i <= count; ++i) members.push_back({NodeId{i}, "h:1", true});
+  return members;
 }
 
 /// A leader that answers what it was told to, a barrier that returns when the test says so, and what came of a change.
 struct World {
-  explicit World(std::size_t voters = 1) : core(core_of(voters)) {
-    if (voters == 1) {
+  /// Alone it leads.
+  explicit World(std::size_t members = 1) : core(core_of(voters(members))) {
+    if (members == 1) {
       core.campaign();
       work();
       REQUIRE(core.role() == Role::leader);
     }
   }
-  /// What must be written is; the rest does not matter here.
-  void work() {
-    while (core.has_ready()) {
-      const raft::Ready ready = core.take_ready();
-      const bool any = !ready.entries.empty();
-      core.persisted(ready.sequence, any ? ready.entries.back().term : Term{},
-                     any ? ready.entries.back().index : Index{});
-    }
-  }
+  void work() { write_all(core); }
   void ask(Change change, Duration timeout = 10s) {
     changes.add(
         {std::move(change), scheduler.now() + timeout, [this](Result<void> ended) { result = std::move(ended); }});

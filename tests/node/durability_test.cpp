@@ -64,4 +64,19 @@ TEST_CASE("calls that were under way to a leader that died reach the next, also 
   CHECK(members.history.succeeded() == 2);
 }
 
+TEST_CASE("a member that has nothing to write tells damage of what it wrote last from a torn tail (E1)") {
+  Members members;
+  SimMember* const leader = members.leader();
+  SimMember* const follower = members.follower();
+  REQUIRE(leader != nullptr);
+  leader->append("list", false, 30s);
+  members.scheduler.run_for(1s);
+  CHECK(members.history.succeeded() == 1);
+  follower->kill();
+  follower->rot_newest_entries();
+  const auto started = follower->start();
+  REQUIRE_FALSE(started);
+  CHECK(started.error() == Errc::damaged);
+}
+
 TEST_SUITE_END();

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "log/faulty_file.hpp"
 #include "log/memory_file.hpp"
 #include "support/sim_loop.hpp"
 
@@ -44,6 +45,40 @@ TEST_CASE("a log that begins anew keeps the term and vote that are written with 
   CHECK(log->recovered().first_index == Index{51});
   CHECK(log->recovered().last_index == Index{51});
   CHECK(log->recovered().commit_index == Index{50});
+}
+
+TEST_CASE("after a fault, told once, nothing is written or called durable, also once the disk works again (E6)") {
+  log::MemoryFileSystem disk;
+  log::FaultyFileSystem files(disk);
+  const auto log = open(files);
+  test::SimScheduler scheduler;
+  test::SimLoop loop(scheduler);
+  std::vector<std::uint64_t> durable;
+  int faults = 0;
+  LogWriter writer(loop, loop, *log,
+                   {.durable = [&](std::uint64_t sequence) { durable.push_back(sequence); },
+                    .failed = [&](const Error&) { ++faults; }});
+  const auto write = [&](std::uint64_t sequence) {
+    writer.submit({.sequence = sequence,
+                   .hard_state = raft::HardState{Term{sequence}, NodeId{1}},
+                   .log_restart = {},
+                   .entries = {},
+                   .commit_index = {}});
+    scheduler.run_for(std::chrono::seconds(1));
+  };
+  write(1);
+  files.set_fault({.at = 0});
+  write(2);
+  CHECK(files.struck());
+  files.set_fault({});
+  write(3);
+  writer.protect(Index{});
+  writer.trim(Index{1}, [](Index) { FAIL("trimmed"); });
+  writer.read(Index{1}, std::nullopt, 1, [](const LogWriter::Slice&) { FAIL("read"); });
+  scheduler.run_for(std::chrono::seconds(1));
+  CHECK(durable == std::vector<std::uint64_t>{1});
+  CHECK(faults == 1);
+  CHECK(open(*disk.clone())->recovered().hard_state.term == Term{1});
 }
 
 TEST_SUITE_END();

@@ -3,6 +3,7 @@
 
 #include "net/codec.hpp"
 #include "node/forwarding.hpp"
+#include "node/membership.hpp"
 #include "sim_members.hpp"
 
 using namespace flotilla;
@@ -102,6 +103,31 @@ TEST_CASE("the run before of a member that started again cannot connect, also wh
   members.scheduler.run_for(1s);
   CHECK_FALSE(connect(now + 1));
   CHECK(connect(now + 2));
+}
+
+TEST_CASE("a member that one cluster admitted enters no other, whatever it is told (D14)") {
+  Members members;
+  Stranger stranger(members);
+  REQUIRE(stranger.mux.listen("10.0.0.9:7000"));
+  const ClusterId first{1, 2};
+  const ClusterId second{3, 4};
+  int asked = 0;
+  const auto join = [&](const Member&, bool) {
+    return node::JoinAnswer{std::nullopt, asked++ == 0 ? first : second, {}};
+  };
+  const node::Admission admission(stranger.loop, stranger.mux,
+                                  {.local = {first, Stranger::id, 1, {}}, .limits = {}, .log_sink = {}},
+                                  {.join = join, .change = [](const node::Change&) { return node::ChangeAnswer{}; }});
+  SimMember& joiner = members.add({"10.0.0.9:7000"});
+  members.scheduler.run_for(10s);
+  CHECK(asked > 1);
+  REQUIRE(joiner.status().fault);
+  CHECK(*joiner.status().fault == Errc::wrong_cluster);
+  CHECK(joiner.status().cluster_id == first);
+  joiner.kill();
+  REQUIRE(joiner.start().has_value());
+  members.scheduler.run_for(1ms);
+  CHECK(joiner.status().cluster_id == first);
 }
 
 TEST_SUITE_END();

@@ -461,6 +461,23 @@ TEST_CASE("a newer leader's snapshot takes an older one's place, never the other
   CHECK(new_leader.state() == 0);
 }
 
+TEST_CASE("a chunk counts only on the connection whose snapshot it is a part of (F7)") {
+  World world;
+  Receiver to(world);
+  Host host(world.network, world.scheduler, "stranger");
+  Stranger leader(world, host, 5);
+  Stranger other(world, host, 6);
+  leader.begin(2, 10, 1000);
+  REQUIRE(world.scheduler.run_until([&] { return leader.state() == 0; }, 10s));
+  other.chunk(0, 500);
+  REQUIRE(world.scheduler.run_until([&] { return other.downs == 1; }, 10s));
+  CHECK(leader.downs == 0);
+  leader.chunk(0, 500);
+  REQUIRE(world.scheduler.run_until([&] { return leader.answers.size() == 2; }, 10s));
+  CHECK(leader.state() == 0);
+  CHECK(other.answers.empty());
+}
+
 TEST_CASE("an answer that cannot be ends the transfer") {
   World world;
   Sender from(world);

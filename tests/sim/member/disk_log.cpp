@@ -33,7 +33,7 @@ Result<DiskLog> read_disk_log(const log::MemoryFileSystem& files, const std::str
   return disk;
 }
 
-std::vector<Place> settled_blocks(log::MemoryFileSystem& files, const std::string& directory) {
+std::vector<Place> blocks(log::MemoryFileSystem& files, const std::string& directory) {
   std::vector<std::pair<std::uint64_t, Place>> chain;
   for (const std::string& name : files.list(directory).value_or(std::vector<std::string>{})) {
     if (!log::segment_id(name)) continue;
@@ -44,10 +44,9 @@ std::vector<Place> settled_blocks(log::MemoryFileSystem& files, const std::strin
       if (log::parse_block_header(std::string_view(bytes).substr(at), header) != log::HeaderState::valid) break;
       // What an earlier recovery cut off is dead for good, and nobody looks at it.
       while (at == 0 && !chain.empty() && chain.back().first >= header.number) chain.pop_back();
-      chain.push_back({header.number, {path, at, log::whole_sectors(header.bytes)}});
+      chain.push_back({header.number, {path, at, log::whole_sectors(header.bytes), header.records > 0}});
     }
   }
-  if (!chain.empty()) chain.pop_back();
   std::vector<Place> places;
   std::transform(chain.begin(), chain.end(), std::back_inserter(places), [](auto& block) { return block.second; });
   return places;

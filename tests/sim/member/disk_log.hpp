@@ -34,12 +34,13 @@ struct DiskLog {
 /// one.
 Result<DiskLog> read_disk_log(const log::MemoryFileSystem& files, const std::string& directory);
 
-/// Where the blocks of the log lie that others follow: no crash can be the reason if one of them is damaged.
+/// Where the blocks of the log lie, oldest first. If one that others follow is damaged, no crash can be the reason.
 struct Place {
   std::string path;
   std::size_t offset = 0;
   std::size_t bytes = 0;
+  bool holds_entries = false;
 };
-std::vector<Place> settled_blocks(log::MemoryFileSystem& files, const std::string& directory);
+std::vector<Place> blocks(log::MemoryFileSystem& files, const std::string& directory);
 
 }  // namespace flotilla::sim

@@ -225,10 +225,23 @@ void SimMember::set_back() {
 }
 
 void SimMember::rot() {
-  const std::vector<Place> blocks = settled_blocks(*files_, log_directory());
+  std::vector<Place> places = blocks(*files_, log_directory());
+  if (!places.empty()) places.pop_back();
   const std::string identity = options_.directory / "node";
   Place place{identity, 0, files_->contents(identity).size()};
-  if (!blocks.empty() && !scheduler_.chance(0.1)) place = blocks[scheduler_.below(blocks.size())];
+  if (!places.empty() && !scheduler_.chance(0.1)) place = places[scheduler_.below(places.size())];
+  flip_bit(place);
+}
+
+void SimMember::rot_newest_entries() {
+  const std::vector<Place> places = blocks(*files_, log_directory());
+  const auto newest =
+      std::find_if(places.rbegin(), places.rend(), [](const Place& place) { return place.holds_entries; });
+  if (newest == places.rend()) return history_.broken(fmt::format("{} has no entries", host()));
+  flip_bit(*newest);
+}
+
+void SimMember::flip_bit(const Place& place) {
   std::string bytes = files_->contents(place.path);
   if (bytes.empty()) return history_.broken(fmt::format("{} is empty", place.path));
   const std::size_t at = place.offset + scheduler_.below(place.bytes);

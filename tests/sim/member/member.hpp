@@ -70,6 +70,8 @@ class SimMember final : public Disk {
   void set_back();
   /// Flips a bit of the log, but for its last group, or of the file that says who it is.
   void rot();
+  /// Flips a bit of the last group that holds entries, whatever is written behind it.
+  void rot_newest_entries();
   /// An empty disk, and so somebody else.
   void wipe(std::vector<Address> join);
   void pause(Duration until);
@@ -131,6 +133,7 @@ class SimMember final : public Disk {
   Commands commands();
   void stop_threads();
   void lose_meta_pages() const;
+  void flip_bit(const Place& place);
 
   void end();
   void make_directories();

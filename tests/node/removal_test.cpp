@@ -1,0 +1,74 @@
+// How a member learns that it belongs to its cluster, or does not any more: three real members in virtual time.
+#include <doctest/doctest.h>
+
+#include "sim_members.hpp"
+
+using namespace flotilla;
+using namespace flotilla::sim;
+using namespace std::chrono_literals;
+using flotilla::node::Change;
+
+namespace {
+
+bool knows(const SimMember& member, NodeId id) {
+  return member.core().configuration().contains(id);
+}
+
+void check_removed(const SimMember& member) {
+  REQUIRE(member.status().fault);
+  CHECK(*member.status().fault == Errc::removed);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("node.removal");
+
+TEST_CASE("a member that has applied its own removal stops, though nobody can tell it any more (D10)") {
+  Members members;
+  SimMember* const leader = members.leader();
+  REQUIRE(leader != nullptr);
+  leader->change(Change::remove(leader->id()), 30s);
+  const auto gone = [&] {
+    return !knows(*leader, leader->id()) && leader->status().commit_index >= leader->core().configuration_index();
+  };
+  REQUIRE(members.scheduler.run_until(gone, 10s));
+  members.cut_off(*leader);
+  members.scheduler.run_for(10s);
+  check_removed(*leader);
+}
+
+TEST_CASE("a member that comes back long after it was removed hears of it from whom it asks (D19)") {
+  Members members;
+  SimMember* const leader = members.leader();
+  SimMember* const away = members.follower();
+  REQUIRE(leader != nullptr);
+  away->kill();
+  leader->change(Change::remove(away->id()), 30s);
+  members.scheduler.run_for(60s);  // nobody keeps it in mind to tell it
+  REQUIRE_FALSE(knows(*leader, away->id()));
+  REQUIRE(away->start().has_value());
+  members.scheduler.run_for(20s);
+  check_removed(*away);
+}
+
+TEST_CASE("a member whose admission was lost with the leader that began it is admitted by the next") {
+  Members members;
+  SimMember* const former = members.leader();
+  SimMember* const other = members.follower();
+  REQUIRE(former != nullptr);
+  members.cut_off(*former);
+  const Term term = former->status().term;
+  SimMember& joiner = members.add({former->address(), other->address()});
+  REQUIRE(members.scheduler.run_until([&] { return knows(joiner, joiner.id()); }, 1s));
+  const Index admission = joiner.core().configuration_index();
+  CHECK(joiner.core().term_at(admission) == term);
+  former->kill();
+  members.scheduler.run_for(30s);
+  SimMember* const leader = members.leader();
+  REQUIRE(leader != nullptr);
+  CHECK(knows(*leader, joiner.id()));
+  CHECK(joiner.core().term_at(admission) > term);
+  CHECK(joiner.status().applied_index == leader->status().applied_index);
+}
+
+TEST_SUITE_END();
