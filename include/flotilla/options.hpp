@@ -19,6 +19,14 @@ enum class LogLevel : std::uint8_t { debug, info, warning, error };
 /// Receives the library's log lines. Called from its threads, one line at a time each; must not block or throw.
 using LogSink = std::function<void(LogLevel, std::string_view)>;
 
+/// When a command counts as durable. What a killed process wrote is there in any case: this is about power losses, and
+/// systems that crash.
+enum class Durability : std::uint8_t {
+  every_commit,  ///< before its future reports success; nothing that was reported is lost
+  interval,      ///< every Options::sync_interval: the commands of that long may be lost, the newest ones
+  os,            ///< when the system sees fit, at a checkpoint, and at close(): what came after the last may be lost
+};
+
 struct Options {
   /// Where everything of this member lives (created if missing, mode 0700). Required.
   std::filesystem::path data_dir;
@@ -77,7 +85,15 @@ struct Options {
   std::uint64_t disk_reserve_bytes = 64u << 20;
   /// Newest log entries that stay in memory for members that lag, in bytes. More: memory, and fewer reads of the log.
   std::size_t log_cache_bytes = 64u << 20;
+  /// Less than every_commit is for a database without a port (`listen` is empty): a member of a cluster that forgot
+  /// what
+  /// it acknowledged would take others' commands with it. Whatever is lost, what remains is the state after some
+  /// command and all before it.
+  Durability durability = Durability::every_commit;
+  /// For Durability::interval. 1 ms at least.
+  std::chrono::milliseconds sync_interval{1000};
   /// Size of one log segment file.
+
   std::size_t segment_bytes = 16u << 20;
 
   /// Address space reserved for the database, which is its largest possible size. Costs no memory and no disk by

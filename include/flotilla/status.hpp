@@ -52,7 +52,7 @@ struct Status {
   Index last_index;        ///< in the local log
   Index stable_index;      ///< durable in the local log
   Index first_index;       ///< oldest entry still in the local log
-  Index checkpoint_index;  ///< a restart replays the local log from here
+  Index checkpoint_index;  ///< a restart replays the local log from here; as of the last tick
 
   std::uint64_t snapshots_installed = 0;  ///< received from a leader since the start, because its log began too late
   std::uint64_t pending_calls = 0;

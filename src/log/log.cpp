@@ -103,6 +103,8 @@ struct Log::Impl {
         options(std::move(log_options)),
         stream(chain.stream),
         number(chain.number),
+        durable(chain.number),  // see sync_tail()
+
         crc(chain.crc),
         hard_state(chain.hard_state),
         commit_index(chain.commit_index),
@@ -128,6 +130,8 @@ struct Log::Impl {
   BlockHeader next_header(std::span<const raft::Entry* const> block, std::optional<std::pair<Index, Term>> anew) const;
   Result<void> make_room(std::uint64_t bytes);
   Result<void> roll();
+  Result<void> sync();
+
   void remember(const BlockHeader& header, std::span<const raft::Entry* const> block);
 
   // Reading.
@@ -169,9 +173,11 @@ struct Log::Impl {
   FileSystem& files;
   LogOptions options;
 
-  // The end of the stream. Every block up to `number` is durable: each is synced before the next is written.
+  // The end of the stream. Every block up to `durable` is durable.
   std::uint64_t stream;
   std::uint64_t number;
+  std::uint64_t durable;
+
   std::uint32_t crc;
   raft::HardState hard_state;
   Index commit_index;
@@ -227,7 +233,8 @@ Result<void> Log::Impl::remove_temporaries() {
 // What was read may be in the page cache alone: of a process that was killed before its sync, or whose sync failed (the
 // kernel then calls the pages clean, and a sync of ours would say nothing). So the same bytes are written again.
 Result<void> Log::Impl::sync_tail(const Chain& chain) {
-  for (const Chain::Place& place : chain.unsynced) {
+  for (std::size_t i = 0; i < chain.unsynced.size(); ++i) {
+    const Chain::Place& place = chain.unsynced[i];
     Result<File*> file = file_of(place.segment);
     if (!file) return fail(std::move(file.error()));
     Result<std::string> bytes = (*file)->read_at(place.offset, whole_sectors(place.bytes));
@@ -238,6 +245,8 @@ Result<void> Log::Impl::sync_tail(const Chain& chain) {
     }
     const iovec part{bytes->data(), bytes->size()};
     if (Result<void> done = (*file)->write_at(place.offset, &part, 1); !done) return done;
+    const bool more_of_it = i + 1 < chain.unsynced.size() && chain.unsynced[i + 1].segment == place.segment;
+    if (more_of_it) continue;
     if (Result<void> done = (*file)->sync(); !done) return done;
   }
   return {};
@@ -350,7 +359,8 @@ BlockHeader Log::Impl::next_header(std::span<const raft::Entry* const> block,
   header.bytes = block_bytes(block);
   header.records = static_cast<std::uint32_t>(block.size());
   header.previous_crc = crc;
-  header.durable_through = number;
+  header.durable_through = durable;
+
   header.first_index = block.empty() ? Index{} : block.front()->index;
   header.last_index = map.last_index();
   header.last_term = map.last_term();
@@ -363,7 +373,8 @@ BlockHeader Log::Impl::next_header(std::span<const raft::Entry* const> block,
   return header;
 }
 
-// Invariant: a block is written only after every block before it is durable, so `durable_through` is the block before.
+// Where each group is synced, a block is written only after every block before it is durable, so `durable_through` is
+// the block before.
 Result<void> Log::Impl::write_block(std::span<const raft::Entry* const> block,
                                     std::optional<std::pair<Index, Term>> anew) {
   if (Result<void> done = make_room(whole_sectors(block_bytes(block))); !done) return done;
@@ -371,8 +382,14 @@ Result<void> Log::Impl::write_block(std::span<const raft::Entry* const> block,
   image.build(header, block);
   const std::vector<iovec>& parts = image.parts();
   if (Result<void> done = active->write_at(offset, parts.data(), static_cast<int>(parts.size())); !done) return done;
-  if (Result<void> done = active->sync(); !done) return done;
   remember(header, block);
+  return options.sync_each_group || anew ? sync() : Result<void>();
+}
+
+Result<void> Log::Impl::sync() {
+  if (durable == number) return {};
+  if (Result<void> done = active->sync(); !done) return done;
+  durable = number;
   return {};
 }
 
@@ -389,6 +406,7 @@ Result<void> Log::Impl::make_room(std::uint64_t bytes) {
 }
 
 Result<void> Log::Impl::roll() {
+  if (Result<void> done = sync(); !done) return done;  // this segment's file is let go
   Result<Segment> segment = maker->take();
   if (!segment) return fail(std::move(segment.error()));
   FLOTILLA_ASSERT(segments.empty() || segment->id == segments.back().id + 1);
@@ -537,6 +555,10 @@ Result<std::unique_ptr<Log>> Log::open(FileSystem& files, const LogOptions& give
                               .torn_tail = chain->torn,
                               .blocks = chain->number};
   return log;
+}
+
+Result<void> Log::sync() {
+  return impl_->run([&] { return impl_->sync(); });
 }
 
 Result<void> Log::append(std::span<const Write> group) {

@@ -23,6 +23,9 @@ struct LogOptions {
   std::size_t payload_bytes_max = 64u << 20;
   /// The next segment is written with zeros by a thread of the log's own. Off (the simulator): made when it is needed.
   bool prepare_ahead = true;
+  /// Off: a group is durable once sync() returned, or its segment is full; a power loss takes the others, newest first.
+  bool sync_each_group = true;
+
   /// Of a new log: told apart from every other by it. 0: drawn at random.
   std::uint64_t stream_id = 0;
 };
@@ -57,8 +60,11 @@ class Log {
     Index commit_index;
   };
   /// One block for all of `group` (entries in order; a lower index supersedes), one write, one sync. On success all of
-  /// it is durable. After any failure every later call returns the same error: this run of the log is over.
+  /// it is durable (but see LogOptions::sync_each_group). After any failure every later call returns the same error:
+  /// this run of the log is over.
   [[nodiscard]] Result<void> append(std::span<const Write> group);
+  /// All that was appended is durable then. No effect if it is already.
+  [[nodiscard]] Result<void> sync();
 
   /// Entries from `first` on, up to `bytes_max` of records but at least one; empty past the end. not_found below
   /// first_index().

@@ -252,7 +252,10 @@ class Walker {
     chain_.commit_index = header.commit_index;
     chain_.durable_through = std::max(chain_.durable_through, header.durable_through);
     chain_.unsynced.push_back(Chain::Place{header.number, in.segment.id, end_offset_, header.bytes});
-    std::erase_if(chain_.unsynced, [&](const Chain::Place& place) { return place.number <= chain_.durable_through; });
+    while (!chain_.unsynced.empty() && chain_.unsynced.front().number <= chain_.durable_through) {
+      chain_.unsynced.pop_front();
+    }
+
     end_offset_ += whole_sectors(header.bytes);
   }
 

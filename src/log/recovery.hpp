@@ -40,7 +40,7 @@ struct Chain {
     std::uint64_t offset = 0;
     std::uint64_t bytes = 0;
   };
-  std::vector<Place> unsynced;  ///< good blocks that are not known to be durable, oldest first
+  std::deque<Place> unsynced;  ///< good blocks that are not known to be durable, oldest first
 };
 
 /// damaged (the message names file, offset and finding), version_unsupported, io_error.

@@ -49,7 +49,10 @@ void Checkpoints::begin() {
     loop_.post([this, running, ending, result = std::move(begun).map([](auto&&) {})] {
       if (*ending) return;
       if (!result) return finished(running, result);
-      finish(running);
+      if (!events_.sync_log) return finish(running);
+      events_.sync_log([this, running, ending] {
+        if (!*ending) finish(running);
+      });
     });
   });
 }

@@ -23,6 +23,8 @@ class Checkpoints {
     Duration interval{};
   };
   struct Events {
+    /// `then` runs once the log is durable as far as it is applied. None: it always is.
+    std::function<void(std::function<void()> then)> sync_log;
     std::function<void(const Error&)> failed;  ///< a local fault
   };
   Checkpoints(Loop& loop, Executor& apply, Executor& bulk, state::Store& store, Limits limits, LogSink log_sink,

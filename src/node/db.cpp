@@ -77,6 +77,14 @@ Result<void> check(const Options& options) {
   if (options.heartbeat_interval < 1ms || options.election_timeout < 3 * options.heartbeat_interval) {
     return invalid("Options::election_timeout is below 3 heartbeat intervals");
   }
+  if (options.durability != Durability::every_commit && !options.listen.empty()) {
+    return invalid(
+        "Options::durability below every_commit is for a database without a port (Options::listen): a member of a "
+        "cluster that loses what it acknowledged makes the others lose it");
+  }
+  if (options.durability == Durability::interval && options.sync_interval < 1ms) {
+    return invalid("Options::sync_interval is below 1 ms");
+  }
   return check_addresses(options);
 }
 
@@ -292,6 +300,8 @@ class DbImpl {
     node.entry_bytes_max = options_.entry_bytes_max;
     node.batch = {options_.batch_entries_max, options_.batch_bytes_max};
     node.checkpoints = {options_.checkpoint_log_bytes, options_.checkpoint_growth_bytes, options_.checkpoint_interval};
+    if (options_.durability == Durability::interval) node.sync_interval = options_.sync_interval;
+    if (options_.durability == Durability::os) node.sync_interval = Duration::max();
     node.trailing_entries = options_.trailing_entries;
 
     node.log_cache_bytes = options_.log_cache_bytes;
@@ -349,7 +359,7 @@ class DbImpl {
   /// The next start has nothing to replay. If it cannot be, it replays.
   void take_last_checkpoint() {
     if (!started_.store || (last_status_.fault && *last_status_.fault != Errc::removed)) return;
-
+    if (!started_.log || !started_.log->sync()) return;  // it would be ahead of the log
     if (started_.store->last_checkpoint().index == started_.store->applied_index()) return;
     if (auto done = started_.store->checkpoint(); !done) {
       log_line(options_.log_sink, LogLevel::warning, "no checkpoint at the end, the next start replays the log: {}",

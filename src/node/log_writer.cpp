@@ -98,6 +98,13 @@ void LogWriter::trim(Index first, std::function<void(Index)> done) {
   });
 }
 
+void LogWriter::sync(std::function<void()> done) {
+  executor_.post([this, done = std::move(done)]() mutable {
+    if (auto synced = log_.sync(); !synced) return end(synced.error());
+    loop_.post(std::move(done));
+  });
+}
+
 /// The log itself does nothing any more after an error: whatever is asked of it later ends here again.
 void LogWriter::end(const Error& error) {
   if (std::exchange(failed_, true)) return;

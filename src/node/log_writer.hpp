@@ -35,6 +35,8 @@ class LogWriter {
   LogWriter(Executor& loop, Executor& executor, log::Log& log, Events events);
 
   void submit(Write write);
+  /// Everything submitted before is durable when `done` runs, on the loop. Needed only where not each group is synced.
+  void sync(std::function<void()> done);
   /// Writes an empty block behind the last group: damage there can then be told from a torn tail.
   void protect(Index commit_index);
   /// Entries from `first` on, and the term of the one before it, if it is not known. On the loop; empty if the log no

@@ -55,7 +55,9 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                 .failed = [this](const Error& error) { fail_stop(error); }}),
       checkpoints_(parts.loop, parts.apply_executor, parts.bulk_executor, parts.store, options_.checkpoints,
                    options_.log_sink,
-                   {.failed =
+                   {.sync_log = options_.sync_interval ? [this](auto then) { log_writer_.sync(std::move(then)); }
+                                                       : std::function<void(std::function<void()>)>(),
+                    .failed =
                         [this](const Error& error) {
                           fail_stop(Error(error.code(), "the database cannot be made durable: " + error.message() +
                                                             "; the log has all of it, restart the member when it is "
@@ -542,10 +544,19 @@ void Node::tick() {
   if (ticks_without_leader_ == 2 * core_options(options_).election_ticks && !joiner_) look_for_cluster();
   maintain_members();
   checkpoints_.tick();
+  sync_log();
   trim_log();
   publish_progress();
   protect_log();
   advance();
+}
+
+/// Where not each group is synced by itself.
+void Node::sync_log() {
+  if (!options_.sync_interval || parts_.loop.now() - synced_at_ < *options_.sync_interval) return;
+  if (std::exchange(synced_sequence_, durable_sequence_) == durable_sequence_) return;
+  synced_at_ = parts_.loop.now();
+  log_writer_.sync([] {});
 }
 
 /// Once writing pauses, the last group gets an empty block behind it.
@@ -571,7 +582,7 @@ void Node::publish() {
   status_.last_index = core_.last_index();
   status_.stable_index = core_.stable_index();
   status_.first_index = core_.facts().first_index;
-  status_.checkpoint_index = checkpoints_.index();
+
   status_.snapshots_installed = snapshots_installed_;
   if (status_.members != core_.configuration().members) status_.members = core_.configuration().members;
   if (leader == nullptr) {
@@ -594,6 +605,7 @@ void Node::publish_progress() {
   }
   const std::lock_guard lock(status_mutex_);
   status_.progress = std::move(progress);
+  status_.checkpoint_index = checkpoints_.index();
 }
 
 // ---- what arrives

@@ -58,6 +58,9 @@ struct NodeOptions {
   std::uint64_t disk_reserve_bytes = 64u << 20;
   std::uint64_t snapshot_bytes_max = std::uint64_t{256} << 30;
   bool sync_state = true;  ///< see state::StoreOptions
+  /// The log does not sync each group: so often it is told to. Nullopt: it does.
+  std::optional<Duration> sync_interval;
+
   LogSink log_sink;
   /// Microseconds since the epoch, for the entries' time.
   std::function<std::uint64_t()> wall_clock;
@@ -149,7 +152,9 @@ class Node {
   void tick();
   void open_session();
   void maintain_members();
+  void sync_log();
   void protect_log();
+
   bool belongs() const;
   std::vector<Refusal> receive_calls(std::vector<ForwardedCall> calls);
   std::optional<Refusal> receive_call(ForwardedCall& call);
@@ -193,6 +198,9 @@ class Node {
   Leadership placed_under_;          ///< whose term the outstanding calls were last sent in
   std::uint64_t seen_sequence_ = 0;  ///< durable_sequence_ at the last tick
   unsigned ticks_since_write_ = 0;
+  Duration synced_at_{};
+  std::uint64_t synced_sequence_ = 0;  ///< durable_sequence_ when the log was last told to sync
+
   unsigned ticks_without_leader_ = 0;
   Error why_stopped_{Errc::shutting_down, "the database was closed; the command was not sent"};
   bool scheduled_ = false;

@@ -39,7 +39,8 @@ Result<std::unique_ptr<log::Log>> open_log(const Surroundings& surroundings, con
   return log::Log::open(surroundings.files, {.directory = log_path(options),
                                              .segment_bytes = options.segment_bytes,
                                              .payload_bytes_max = payload_bytes_max,
-                                             .prepare_ahead = surroundings.prepare_ahead});
+                                             .prepare_ahead = surroundings.prepare_ahead,
+                                             .sync_each_group = options.durability == Durability::every_commit});
 }
 
 Result<std::unique_ptr<state::Store>> open_store(const Surroundings& surroundings, const Options& options,

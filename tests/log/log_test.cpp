@@ -49,6 +49,49 @@ TEST_CASE("a block that a whole segment holds is written with one write and one 
   CHECK(files.calls() == 2);
 }
 
+TEST_CASE("without a sync of each group, a power loss takes only what came after the last one") {
+  MemoryFileSystem memory;
+  FaultyFileSystem files(memory);
+  LogOptions options = small_options(16 << 10);
+  options.sync_each_group = false;
+  auto log = must_open(files, options);
+  REQUIRE(append(*log, entries(1, 10, 1), vote(1)));
+  REQUIRE(log->sync());
+  files.set_fault({});
+  REQUIRE(log->sync());  // nothing to do
+  CHECK(files.calls() == 0);
+  for (std::uint64_t index = 11; index <= 20; ++index) REQUIRE(append(*log, entries(index, index, 1), std::nullopt));
+  CHECK(files.calls() == 10);  // the writes
+  CHECK(log->last_index() == Index{20});
+  SUBCASE("a killed process leaves all of it") {
+    log.reset();
+    log = must_open(files, options);
+    CHECK(log->last_index() == Index{20});
+    CHECK_FALSE(log->recovered().torn_tail);
+    // What was found is durable from now on.
+    memory.crash([] { return false; });
+    log = must_open(files, options);
+    CHECK(log->last_index() == Index{20});
+  }
+  SUBCASE("a power loss leaves what was synced") {
+    memory.crash([] { return false; });
+    log = must_open(files, options);
+    CHECK(log->last_index() == Index{10});
+  }
+  SUBCASE("a new segment is begun behind what is durable") {
+    REQUIRE(append(*log, entries(21, 40, 1, 700), std::nullopt));
+    memory.crash([] { return false; });
+    log = must_open(files, options);
+    CHECK(log->last_index() >= Index{20});
+  }
+  const Index last = log->last_index();
+  REQUIRE(append(*log, entries(last.value + 1, last.value + 5, 2), vote(2)));
+  REQUIRE(log->sync());
+  memory.crash([] { return false; });
+  log = must_open(files, options);
+  CHECK(log->last_index() == Index{last.value + 5});
+}
+
 TEST_CASE("several writes make one block, in which a lower index supersedes") {
   MemoryFileSystem files;
   const auto log = must_open(files, small_options(64 << 10));

@@ -220,6 +220,27 @@ TEST_CASE("time never goes back along the log") {
   }
 }
 
+TEST_CASE("less durability is for a database without a port; an orderly end loses nothing of it") {
+  TempDir dir;
+  for (const Durability durability : {Durability::interval, Durability::os}) {
+    Options options = test_options(dir / std::to_string(static_cast<int>(durability)));
+    options.durability = durability;
+    options.sync_interval = std::chrono::milliseconds(5);
+    options.checkpoint_interval = std::chrono::milliseconds(20);
+    for (int round = 0; round < 3; ++round) {
+      auto db = DB::open(options, test_commands()).value();
+      CHECK(get(db, "k") == (round == 0 ? "(none)" : std::string(100 * round, 'x')));
+      for (int i = 0; i < 100; ++i) REQUIRE(db.command("append", {"k", "x"}).get());
+      eventually([&] { return db.status().checkpoint_index == db.status().applied_index; });
+    }
+    options.listen = "127.0.0.1:0";
+    const auto refused = DB::open(options, test_commands());
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error() == Errc::invalid_argument);
+    CHECK(refused.error().message().find("Options::durability") != std::string::npos);
+  }
+}
+
 TEST_SUITE_END();
 
 TEST_SUITE_BEGIN("node.db.three_members");
