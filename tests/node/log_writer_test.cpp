@@ -73,6 +73,7 @@ TEST_CASE("after a fault, told once, nothing is written or called durable, also 
   files.set_fault({});
   write(3);
   writer.protect(Index{});
+  writer.sync([] { FAIL("synced"); });
   writer.trim(Index{1}, [](Index) { FAIL("trimmed"); });
   writer.read(Index{1}, std::nullopt, 1, [](const LogWriter::Slice&) { FAIL("read"); });
   scheduler.run_for(std::chrono::seconds(1));
