@@ -231,7 +231,7 @@ Result<void> Member::trim(std::uint64_t first) {
 Result<void> Member::checkpoint() {
   if (checkpoint_) {
     const auto begun = std::exchange(checkpoint_, nullptr);
-    return started_->store->finish_checkpoint(*begun, [] { return true; });
+    return started_->store->finish_checkpoint(*begun, [] { return true; }).map([](Index) {});
   }
   auto begun = started_->store->begin_checkpoint();
   if (!begun) return fail(begun.error());
