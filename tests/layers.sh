@@ -16,7 +16,7 @@ allowed() {
     src/raft) echo 'flotilla base raft' ;;
     src/log | src/state | src/net) echo "flotilla base raft ${1#src/}" ;;
     src/node) echo 'flotilla base raft log state net node' ;;
-    src/cli) echo 'flotilla base log state cli' ;;
+    src/cli) echo 'flotilla base raft log state node cli' ;;
   esac
 }
 

@@ -25,7 +25,7 @@ Result<void> write_file_durably(FileSystem& files, const std::string& path, std:
 }
 
 Result<std::string> read_file(FileSystem& files, const std::string& path) {
-  Result<std::unique_ptr<File>> file = files.open(path, FileSystem::Mode::open);
+  Result<std::unique_ptr<File>> file = files.open(path, FileSystem::Mode::read);
   if (!file) return fail(std::move(file.error()));
   const Result<std::uint64_t> size = (*file)->size();
   if (!size) return fail(size.error());

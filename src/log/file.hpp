@@ -33,7 +33,8 @@ class File {
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
-  enum class Mode : std::uint8_t { open, create };  ///< create: must not exist yet
+  /// create: must not exist yet; read: what cannot be written can be opened, too.
+  enum class Mode : std::uint8_t { open, create, read };
   [[nodiscard]] virtual Result<std::unique_ptr<File>> open(const std::string& path, Mode mode) = 0;
   [[nodiscard]] virtual Result<void> rename(const std::string& from, const std::string& to) = 0;
   [[nodiscard]] virtual Result<void> remove(const std::string& path) = 0;

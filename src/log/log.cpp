@@ -382,8 +382,13 @@ Result<void> Log::Impl::write_block(std::span<const raft::Entry* const> block,
   image.build(header, block);
   const std::vector<iovec>& parts = image.parts();
   if (Result<void> done = active->write_at(offset, parts.data(), static_cast<int>(parts.size())); !done) return done;
+  const bool durably = options.sync_each_group || anew;
+  if (durably) {
+    if (Result<void> done = active->sync(); !done) return done;
+  }
   remember(header, block);
-  return options.sync_each_group || anew ? sync() : Result<void>();
+  if (durably) durable = number;
+  return {};
 }
 
 Result<void> Log::Impl::sync() {
@@ -544,16 +549,20 @@ Result<std::unique_ptr<Log>> Log::open(FileSystem& files, const LogOptions& give
   }
   Result<Chain> chain = walk(files, options);
   if (!chain) return fail(std::move(chain.error()));
-  std::unique_ptr<Log> log(new Log(std::make_unique<Impl>(files, options, *chain)));
+  std::unique_ptr<Log> log = read_only(files, options, *chain);
   if (Result<void> done = log->impl_->settle(*chain); !done) return fail(std::move(done.error()));
-  const Impl& found = *log->impl_;
-  log->recovered_ = Recovered{.hard_state = found.hard_state,
-                              .commit_index = found.commit_index,
-                              .first_index = found.map.first_index(),
-                              .last_index = found.map.last_index(),
-                              .last_term = found.map.last_term(),
-                              .torn_tail = chain->torn,
-                              .blocks = chain->number};
+  return log;
+}
+
+std::unique_ptr<Log> Log::read_only(FileSystem& files, const LogOptions& options, const Chain& chain) {
+  std::unique_ptr<Log> log(new Log(std::make_unique<Impl>(files, options, chain)));
+  log->recovered_ = Recovered{.hard_state = chain.hard_state,
+                              .commit_index = chain.commit_index,
+                              .first_index = chain.map.first_index(),
+                              .last_index = chain.map.last_index(),
+                              .last_term = chain.map.last_term(),
+                              .torn_tail = chain.torn,
+                              .blocks = chain.number};
   return log;
 }
 

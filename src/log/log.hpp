@@ -30,6 +30,8 @@ struct LogOptions {
   std::uint64_t stream_id = 0;
 };
 
+struct Chain;
+
 /// Thread: the log thread owns it after open(); read() and term_at() too.
 class Log {
  public:
@@ -49,6 +51,8 @@ class Log {
   /// Opens or creates. Cuts a torn tail; `damaged` if anything up to durable-through is wrong (nothing is changed
   /// then).
   static Result<std::unique_ptr<Log>> open(FileSystem& files, const LogOptions& options);
+  /// What `chain` (recovery.hpp) says, to look at: nothing on disk is changed, and nothing may be appended or trimmed.
+  static std::unique_ptr<Log> read_only(FileSystem& files, const LogOptions& options, const Chain& chain);
   ~Log();
 
   const Recovered& recovered() const { return recovered_; }

@@ -108,7 +108,8 @@ class PosixFile final : public File {
 class PosixFileSystem final : public FileSystem {
  public:
   Result<std::unique_ptr<File>> open(const std::string& path, Mode mode) override {
-    const int flags = O_RDWR | O_CLOEXEC | (mode == Mode::create ? O_CREAT | O_EXCL : 0);
+    const int access = mode == Mode::read ? O_RDONLY : O_RDWR;
+    const int flags = access | O_CLOEXEC | (mode == Mode::create ? O_CREAT | O_EXCL : 0);
     const int descriptor = retry_interrupted([&] { return ::open(path.c_str(), flags, 0640); });
     if (descriptor < 0) return fail(failure("open", path, errno));
     return std::unique_ptr<File>(std::make_unique<PosixFile>(descriptor, path));

@@ -55,7 +55,7 @@ class Walker {
         return fail(Errc::damaged, fmt::format("{}: segment {} is missing", options_.directory,
                                                segment_name(segments_.back().segment.id + 1)));
       }
-      Result<std::unique_ptr<File>> file = files_.open(options_.directory + "/" + name, FileSystem::Mode::open);
+      Result<std::unique_ptr<File>> file = files_.open(options_.directory + "/" + name, FileSystem::Mode::read);
       if (!file) return fail(std::move(file.error()));
       Result<std::uint64_t> size = (*file)->size();
       if (!size) return fail(std::move(size.error()));
@@ -341,6 +341,27 @@ class Walker {
 };
 
 }  // namespace
+
+Result<std::vector<SegmentStart>> list_segments(FileSystem& files, const std::string& directory) {
+  const Result<std::vector<std::string>> names = files.list(directory);
+  if (!names) return fail(names.error());
+  std::vector<SegmentStart> segments;
+  for (const std::string& name : *names) {
+    const std::optional<std::uint64_t> id = segment_id(name);
+    if (!id) continue;
+    const auto file = files.open(directory + "/" + name, FileSystem::Mode::read);
+    if (!file && file.error() == Errc::not_found) continue;  // trimmed meanwhile
+    if (!file) return fail(file.error());
+    const Result<std::uint64_t> size = (*file)->size();
+    if (!size) return fail(size.error());
+    const Result<std::string> head = (*file)->read_at(0, block_header_bytes);
+    if (!head) return fail(head.error());
+    BlockHeader header;
+    const bool valid = parse_block_header(*head, header) == HeaderState::valid;
+    segments.push_back({{*id, *size}, valid ? std::optional(header) : std::nullopt});
+  }
+  return segments;
+}
 
 Result<Chain> walk(FileSystem& files, const LogOptions& options) {
   return Walker(files, options).run();

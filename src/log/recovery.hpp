@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "flotilla/error.hpp"
@@ -42,6 +44,15 @@ struct Chain {
   };
   std::deque<Place> unsynced;  ///< good blocks that are not known to be durable, oldest first
 };
+
+/// A segment, and the block that it begins with if its header holds.
+struct SegmentStart {
+  SegmentFile segment;
+  std::optional<BlockHeader> first;
+};
+
+/// As they are now, oldest first; judges nothing, so the log may be in use or damaged.
+Result<std::vector<SegmentStart>> list_segments(FileSystem& files, const std::string& directory);
 
 /// damaged (the message names file, offset and finding), version_unsupported, io_error.
 Result<Chain> walk(FileSystem& files, const LogOptions& options);

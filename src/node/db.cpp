@@ -315,7 +315,7 @@ class DbImpl {
     node.wall_clock = wall_clock;
     node.keep_cluster_id = [this](const ClusterId& id) {
       started_.identity.cluster_id = id;
-      return log::write_identity(log::posix_file_system(), node::identity_path(options_), started_.identity);
+      return log::write_identity(log::posix_file_system(), node::identity_path(options_.data_dir), started_.identity);
     };
     node_ = std::make_unique<node::Node>(
         node::Node::Parts{port_->loop(), *log_thread_, *apply_thread_, *bulk_thread_, port_->transport(), port_->mux(),

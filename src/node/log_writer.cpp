@@ -98,9 +98,18 @@ void LogWriter::trim(Index first, std::function<void(Index)> done) {
   });
 }
 
+Result<void> LogWriter::sync_now() {
+  try {
+    return log_.sync();
+  } catch (const std::exception& thrown) {
+    return fail(Errc::stopped, thrown.what());
+  }
+}
+
 void LogWriter::sync(std::function<void()> done) {
   executor_.post([this, done = std::move(done)]() mutable {
-    if (auto synced = log_.sync(); !synced) return end(synced.error());
+    if (auto synced = sync_now(); !synced) return end(synced.error());
+
     loop_.post(std::move(done));
   });
 }

@@ -62,6 +62,7 @@ class LogWriter {
   Result<void> append(std::span<const log::Log::Write> writes);
   Result<void> begin_anew(const raft::SnapshotMeta& after);
   Result<void> trim_to(Index first);
+  Result<void> sync_now();
 
   Executor& loop_;
   Executor& executor_;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <iterator>
 #include <utility>
@@ -14,12 +15,12 @@
 #include <fmt/format.h>
 
 #include "base/log_sink.hpp"
+#include "log/recovery.hpp"
 
 namespace flotilla::node {
 namespace {
 
 constexpr std::size_t read_bytes = 16u << 20;
-constexpr std::size_t payload_bytes_max = 64u << 20;
 
 std::uint64_t mix(std::uint64_t& state) {  // SplitMix64
   std::uint64_t value = state += 0x9e3779b97f4a7c15u;
@@ -28,17 +29,9 @@ std::uint64_t mix(std::uint64_t& state) {  // SplitMix64
   return (value ^ (value >> 31)) | 1;  // never 0
 }
 
-std::string log_path(const Options& options) {
-  return options.data_dir / "log";
-}
-std::string state_path(const Options& options) {
-  return options.data_dir / "state";
-}
-
 Result<std::unique_ptr<log::Log>> open_log(const Surroundings& surroundings, const Options& options) {
-  return log::Log::open(surroundings.files, {.directory = log_path(options),
+  return log::Log::open(surroundings.files, {.directory = log_path(options.data_dir),
                                              .segment_bytes = options.segment_bytes,
-                                             .payload_bytes_max = payload_bytes_max,
                                              .prepare_ahead = surroundings.prepare_ahead,
                                              .sync_each_group = options.durability == Durability::every_commit});
 }
@@ -64,36 +57,23 @@ Result<void> remove_files(log::FileSystem& files, const std::string& directory) 
   return {};
 }
 
-tl::unexpected<Error> without_identity(const Options& options, std::string_view part) {
+tl::unexpected<Error> without_identity(const std::filesystem::path& data_dir, std::string_view part) {
   return fail(
       Errc::damaged,
       fmt::format("{} has {} but no file `node` that says whose it is; nothing was changed. Restore the file, or "
                   "move the directory away and join the cluster anew",
-                  options.data_dir.string(), part));
-}
-
-Error removed(const Options& options) {
-  return {Errc::removed, fmt::format("the member of {} was removed from its cluster; to join again, move the directory "
-                                     "away",
-                                     options.data_dir.string())};
+                  data_dir.string(), part));
 }
 
 /// A directory without data/node may hold what an interrupted first start left: at most the first configuration in the
 /// log, and a database that was only made.
-
 Result<void> clear_unfinished(const Surroundings& surroundings, const Options& options) {
   log::FileSystem& files = surroundings.files;
-  const auto unused = state::Store::unused(state_path(options));
-  if (!unused) return fail(unused.error());
-  if (!*unused) return without_identity(options, "a database");
-
-  const auto exists = files.exists(log_path(options));
+  if (auto checked = check_unfinished(files, options.data_dir); !checked) return checked;
+  const auto exists = files.exists(log_path(options.data_dir));
   if (!exists) return fail(exists.error());
   if (*exists) {
-    const auto log = open_log(surroundings, options);
-    if (!log) return fail(log.error());
-    if ((*log)->last_index() > Index{1}) return without_identity(options, "a log");
-    if (auto removed = remove_files(files, log_path(options)); !removed) return removed;
+    if (auto removed = remove_files(files, log_path(options.data_dir)); !removed) return removed;
   }
   return state::Directory::remove(options.data_dir);
 }
@@ -143,10 +123,14 @@ Result<Started> start_new(const Surroundings& surroundings, const Options& optio
   if (!store) return fail(store.error());
   started.store = std::move(*store);
   if (auto synced = files.sync_directory(options.data_dir.string()); !synced) return fail(synced.error());
-  if (auto written = log::write_identity(files, identity_path(options), started.identity); !written) {
+  if (auto written = log::write_identity(files, identity_path(options.data_dir), started.identity); !written) {
     return fail(written.error());
   }
   return started;
+}
+
+TermAt terms_of(log::Log& log) {
+  return [&log](Index index) { return log.term_at(index); };
 }
 
 /// A snapshot was installed and the log was not begun anew after it any more: now it is.
@@ -154,19 +138,9 @@ Result<void> follow_snapshot(const Surroundings& surroundings, const Options& op
   const state::Applied& applied = started.store->applied();
   if (!started.store->last_checkpoint().installed) return {};
   const auto& recovered = started.log->recovered();
-  const bool begins_there = recovered.first_index == applied.index.next();
-  const bool held = applied.index >= recovered.first_index && applied.index <= recovered.last_index;
-  if (begins_there) return {};
-  if (held) {
-    const auto term = started.log->term_at(applied.index);
-    if (!term) return fail(term.error());
-    if (*term == applied.term) return {};
-  }
-  if (recovered.commit_index > applied.index) {
-    return fail(Errc::damaged, fmt::format("the log says that entry {} is committed, but the installed snapshot ends "
-                                           "at {} with another term than the log has there",
-                                           recovered.commit_index.value, applied.index.value));
-  }
+  const auto anew = must_begin_anew(applied, recovered, terms_of(*started.log));
+  if (!anew) return fail(anew.error());
+  if (!*anew) return {};
   if (recovered.hard_state.term < applied.term) {
     // What the snapshot includes was written by a leader of that term; none was voted for here.
     const log::Log::Write write{raft::HardState{applied.term, NodeId{}}, {}, Index{}};
@@ -183,30 +157,13 @@ Result<void> follow_snapshot(const Surroundings& surroundings, const Options& op
 Result<Started> start_again(const Surroundings& surroundings, const Options& options, const Commands& commands,
                             DirectoryLock lock, log::Identity identity) {
   log::FileSystem& files = surroundings.files;
-  const auto log_exists = files.exists(log_path(options));
-  if (!log_exists) return fail(log_exists.error());
-  const std::pair<std::string, bool> parts[] = {{log_path(options), *log_exists},
-                                                {state_path(options), std::filesystem::exists(state_path(options))}};
-  for (const auto& [part, exists] : parts) {
-    if (!exists) {
-      return fail(Errc::damaged,
-                  fmt::format("{} is missing; a member without it could forget what it acknowledged. Move "
-                              "the directory away and join the cluster anew, or restore a backup",
-                              part));
-    }
-  }
+  if (auto parts = check_parts(files, options.data_dir); !parts) return fail(parts.error());
   Started started{
       .lock = std::move(lock), .identity = identity, .log = {}, .directory = {}, .store = {}, .restored = {}};
   auto log = open_log(surroundings, options);
   if (!log) return fail(log.error());
   started.log = std::move(*log);
-  if (started.log->recovered().blocks == 0) {
-    return fail(
-        Errc::damaged,
-        fmt::format("{} is empty, but a member that has an identity has written to it; a member without its log "
-                    "could vote twice. Move the directory away and join the cluster anew, or restore a backup",
-                    log_path(options)));
-  }
+  if (auto held = check_not_emptied(started.log->recovered(), options.data_dir); !held) return fail(held.error());
   auto directory = state::Directory::open(options.data_dir, surroundings.sync_state);
   if (!directory) return fail(directory.error());
   started.directory = std::make_unique<state::Directory>(std::move(*directory));
@@ -216,34 +173,10 @@ Result<Started> start_again(const Surroundings& surroundings, const Options& opt
 
   if (auto followed = follow_snapshot(surroundings, options, started); !followed) return fail(followed.error());
   ++started.identity.incarnation;
-  if (auto written = log::write_identity(files, identity_path(options), started.identity); !written) {
+  if (auto written = log::write_identity(files, identity_path(options.data_dir), started.identity); !written) {
     return fail(written.error());
   }
   return started;
-}
-
-Result<void> check_against_log(const state::Applied& applied, log::Log& log) {
-  const auto damaged = [&](const std::string& what) {
-    return fail(
-        Errc::damaged,
-        fmt::format("the database stands at index {} (term {}), but the log {}; move the directory away and join "
-                    "the cluster anew, or restore a backup",
-                    applied.index.value, applied.term.value, what));
-  };
-  const auto& recovered = log.recovered();
-  if (applied.term > recovered.hard_state.term) {
-    return damaged(fmt::format("knows only term {}", recovered.hard_state.term.value));
-  }
-  if (applied.index > recovered.last_index) return damaged(fmt::format("ends at {}", recovered.last_index.value));
-  if (applied.index.next() < recovered.first_index) {
-    return damaged(fmt::format("begins at {}", recovered.first_index.value));
-  }
-  if (applied.index >= recovered.first_index && applied.index) {
-    const auto term = log.term_at(applied.index);
-    if (!term) return fail(term.error());
-    if (*term != applied.term) return damaged(fmt::format("has term {} there", term->value));
-  }
-  return {};
 }
 
 constexpr std::uint64_t long_replay = 100'000;
@@ -322,8 +255,130 @@ Result<void> make_durably(log::FileSystem& files, const std::filesystem::path& d
 
 }  // namespace
 
-std::string identity_path(const Options& options) {
-  return options.data_dir / "node";
+std::string identity_path(const std::filesystem::path& data_dir) {
+  return data_dir / "node";
+}
+
+std::string log_path(const std::filesystem::path& data_dir) {
+  return data_dir / "log";
+}
+
+std::string state_path(const std::filesystem::path& data_dir) {
+  return data_dir / "state";
+}
+
+Result<void> check_unfinished(log::FileSystem& files, const std::filesystem::path& data_dir) {
+  const auto unused = state::Store::unused(state_path(data_dir));
+  if (!unused) return fail(unused.error());
+  if (!*unused) return without_identity(data_dir, "a database");
+  const auto exists = files.exists(log_path(data_dir));
+  if (!exists) return fail(exists.error());
+  if (!*exists) return {};
+  const auto chain = log::walk(files, {.directory = log_path(data_dir)});
+  if (!chain) return fail(chain.error());
+  if (chain->map.last_index() > Index{1}) return without_identity(data_dir, "a log");
+  return {};
+}
+
+Result<void> check_parts(log::FileSystem& files, const std::filesystem::path& data_dir) {
+  const auto log_exists = files.exists(log_path(data_dir));
+  if (!log_exists) return fail(log_exists.error());
+  const std::pair<std::string, bool> parts[] = {{log_path(data_dir), *log_exists},
+                                                {state_path(data_dir), std::filesystem::exists(state_path(data_dir))}};
+  for (const auto& [part, exists] : parts) {
+    if (exists) continue;
+    return fail(Errc::damaged, fmt::format("{} is missing; a member without it could forget what it acknowledged. Move "
+                                           "the directory away and join the cluster anew, or restore a backup",
+                                           part));
+  }
+  return {};
+}
+
+Result<void> check_not_emptied(const log::Log::Recovered& recovered, const std::filesystem::path& data_dir) {
+  if (recovered.blocks > 0) return {};
+  return fail(Errc::damaged,
+              fmt::format("{} is empty, but a member that has an identity has written to it; a member without its log "
+                          "could vote twice. Move the directory away and join the cluster anew, or restore a backup",
+                          log_path(data_dir)));
+}
+
+Result<bool> must_begin_anew(const state::Applied& applied, const log::Log::Recovered& recovered,
+                             const TermAt& term_at) {
+  const bool begins_there = recovered.first_index == applied.index.next();
+  const bool held = applied.index >= recovered.first_index && applied.index <= recovered.last_index;
+  if (begins_there) return false;
+  if (held) {
+    const auto term = term_at(applied.index);
+    if (!term) return fail(term.error());
+    if (*term == applied.term) return false;
+  }
+  if (recovered.commit_index > applied.index) {
+    return fail(Errc::damaged, fmt::format("the log says that entry {} is committed, but the installed snapshot ends "
+                                           "at {} with another term than the log has there",
+                                           recovered.commit_index.value, applied.index.value));
+  }
+  return true;
+}
+
+Result<void> check_against_log(const state::Applied& applied, const log::Log::Recovered& recovered,
+                               const TermAt& term_at) {
+  const auto damaged = [&](const std::string& what) {
+    return fail(
+        Errc::damaged,
+        fmt::format("the database stands at index {} (term {}), but the log {}; move the directory away and join "
+                    "the cluster anew, or restore a backup",
+                    applied.index.value, applied.term.value, what));
+  };
+  if (applied.term > recovered.hard_state.term) {
+    return damaged(fmt::format("knows only term {}", recovered.hard_state.term.value));
+  }
+  if (applied.index > recovered.last_index) return damaged(fmt::format("ends at {}", recovered.last_index.value));
+  if (applied.index.next() < recovered.first_index) {
+    return damaged(fmt::format("begins at {}", recovered.first_index.value));
+  }
+  if (applied.index >= recovered.first_index && applied.index) {
+    const auto term = term_at(applied.index);
+    if (!term) return fail(term.error());
+    if (*term != applied.term) return damaged(fmt::format("has term {} there", term->value));
+  }
+  return {};
+}
+
+Error removed(const std::filesystem::path& data_dir) {
+  return {Errc::removed, fmt::format("the member of {} was removed from its cluster; to join again, move the directory "
+                                     "away",
+                                     data_dir.string())};
+}
+
+namespace {
+
+Error in_use(const std::filesystem::path& data_dir) {
+  const pid_t holder = DirectoryLock::holder(data_dir);
+  const bool ours = holder == ::getpid();
+  return {Errc::in_use, fmt::format("{} is in use by {}; nothing was changed", data_dir.string(),
+                                    ours ? "another DB of this process" : fmt::format("process {}", holder))};
+}
+
+}  // namespace
+
+pid_t DirectoryLock::holder(const std::filesystem::path& data_dir) {
+  const auto text = log::read_file(log::posix_file_system(), data_dir / "LOCK");
+  pid_t pid = 0;
+  if (text) std::from_chars(text->data(), text->data() + text->size(), pid);
+  return pid;
+}
+
+Result<DirectoryLock> DirectoryLock::share(const std::filesystem::path& data_dir) {
+  const std::string path = data_dir / "LOCK";
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
+    const int reason = errno;
+    return fail(reason == ENOENT ? Errc::not_found : Errc::io_error,
+                fmt::format("cannot open {}: {}", path, std::strerror(reason)));
+  }
+  DirectoryLock lock(descriptor);
+  if (::flock(descriptor, LOCK_SH | LOCK_NB) != 0) return fail(in_use(data_dir));
+  return lock;
 }
 
 Result<DirectoryLock> DirectoryLock::take(const std::filesystem::path& data_dir) {
@@ -332,12 +387,11 @@ Result<DirectoryLock> DirectoryLock::take(const std::filesystem::path& data_dir)
   if (descriptor < 0) return fail(Errc::io_error, fmt::format("cannot open {}: {}", path, std::strerror(errno)));
   DirectoryLock lock(descriptor);
   if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-    char holder[32] = {};
-    const ssize_t got = ::pread(descriptor, holder, sizeof holder - 1, 0);
-    const std::string pid(holder, got > 0 ? static_cast<std::size_t>(got) : 0);
-    const bool ours = pid == std::to_string(::getpid());
-    return fail(Errc::in_use, fmt::format("{} is in use by {}; nothing was changed", data_dir.string(),
-                                          ours ? "another DB of this process" : "process " + pid));
+    // A member has it for itself alone; those who only look share it.
+    if (::flock(descriptor, LOCK_SH | LOCK_NB) != 0) return fail(in_use(data_dir));
+    return fail(Errc::in_use, fmt::format("{} is being looked at by `flotilla doctor`, which was not disturbed; try "
+                                          "again when it has ended",
+                                          data_dir.string()));
   }
   const std::string pid = std::to_string(::getpid());
   if (::ftruncate(descriptor, 0) != 0 || ::pwrite(descriptor, pid.data(), pid.size(), 0) < 0) {
@@ -381,7 +435,7 @@ Result<Started> start(const Surroundings& surroundings, const Options& options, 
   if (auto made = make_durably(files, directory); !made) return fail(made.error());
   auto lock = DirectoryLock::take(options.data_dir);
   if (!lock) return fail(lock.error());
-  const auto identity = log::read_identity(files, identity_path(options));
+  const auto identity = log::read_identity(files, identity_path(options.data_dir));
   if (!identity && !(identity.error() == Errc::not_found)) return fail(identity.error());
   if (identity && options.found) {
     log_line(options.log_sink, LogLevel::info, "{} already holds a member; Options::found is ignored",
@@ -390,12 +444,15 @@ Result<Started> start(const Surroundings& surroundings, const Options& options, 
   auto started = identity ? start_again(surroundings, options, commands, std::move(*lock), *identity)
                           : start_new(surroundings, options, commands, std::move(*lock));
   if (!started) return started;
-  if (auto agree = check_against_log(started->store->applied(), *started->log); !agree) return fail(agree.error());
+  if (auto agree = check_against_log(started->store->applied(), started->log->recovered(), terms_of(*started->log));
+      !agree) {
+    return fail(agree.error());
+  }
   const auto& recovered = started->log->recovered();
   Index last = std::min(recovered.commit_index, recovered.last_index);
   for (;;) {
     if (auto done = replay(options, *started->store, *started->log, last); !done) return fail(done.error());
-    if (started->store->was_removed(started->identity.node_id)) return fail(removed(options));
+    if (started->store->was_removed(started->identity.node_id)) return fail(removed(options.data_dir));
     auto restored = restore(started->store->applied(), *started->log);
     if (!restored) return fail(restored.error());
     started->restored = std::move(*restored);

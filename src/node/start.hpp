@@ -2,7 +2,10 @@
 // applied.
 #pragma once
 
+#include <sys/types.h>
+
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -22,6 +25,11 @@ namespace flotilla::node {
 class DirectoryLock {
  public:
   static Result<DirectoryLock> take(const std::filesystem::path& data_dir);
+  /// For who only looks at the directory: no member starts meanwhile, others may look too, and nothing is written.
+  /// in_use: a member has it; not_found: no member ever had.
+  static Result<DirectoryLock> share(const std::filesystem::path& data_dir);
+  /// The process that says it has the directory; 0: none does.
+  static pid_t holder(const std::filesystem::path& data_dir);
   DirectoryLock(DirectoryLock&& other) noexcept;
   DirectoryLock& operator=(DirectoryLock&& other) noexcept;
   ~DirectoryLock();
@@ -57,6 +65,28 @@ Result<Started> start(const Surroundings& surroundings, const Options& options, 
 /// Whether the newest configuration in the log names this member alone.
 bool alone(const Started& started);
 
-std::string identity_path(const Options& options);
+std::string identity_path(const std::filesystem::path& data_dir);
+std::string log_path(const std::filesystem::path& data_dir);
+std::string state_path(const std::filesystem::path& data_dir);
+
+// What start() decides by what it finds; these change nothing.
+
+/// The term of an entry that the log holds.
+using TermAt = std::function<Result<Term>(Index)>;
+
+/// Of a directory without data/node: `damaged` unless it holds at most what an interrupted first start left.
+Result<void> check_unfinished(log::FileSystem& files, const std::filesystem::path& data_dir);
+/// Of one with data/node: `damaged` if the log or the database is missing.
+Result<void> check_parts(log::FileSystem& files, const std::filesystem::path& data_dir);
+/// `damaged` if the log has no block.
+Result<void> check_not_emptied(const log::Log::Recovered& recovered, const std::filesystem::path& data_dir);
+/// Of an installed snapshot that includes the log up to `applied`: whether the log has to begin anew after it. damaged.
+Result<bool> must_begin_anew(const state::Applied& applied, const log::Log::Recovered& recovered,
+                             const TermAt& term_at);
+/// `damaged` unless the log goes on from where the database stands.
+Result<void> check_against_log(const state::Applied& applied, const log::Log::Recovered& recovered,
+                               const TermAt& term_at);
+/// What a member that was removed is told.
+Error removed(const std::filesystem::path& data_dir);
 
 }  // namespace flotilla::node

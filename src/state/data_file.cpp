@@ -31,7 +31,6 @@ constexpr std::uint32_t data_version = 1;
 constexpr std::uint32_t page_bytes_min = 512;
 constexpr std::uint32_t page_bytes_max = 65'536;
 constexpr std::uint64_t no_page = ~std::uint64_t{0};
-constexpr std::uint16_t depth_max = 32;  // LMDB's cursors have no room for more
 
 template <class T>
 T at(std::string_view page, std::size_t offset) {
@@ -58,7 +57,7 @@ const char* wrong_in_meta(std::string_view page, std::uint32_t page_bytes, std::
     const std::size_t record = tables_at + table * table_bytes;
     const auto root = at<std::uint64_t>(page, record + root_in_table);
     if (root != no_page && (root < 2 || root > last_page)) return "a root is outside of the file";
-    if (at<std::uint16_t>(page, record + depth_in_table) > depth_max) return "a tree is too deep";
+    if (at<std::uint16_t>(page, record + depth_in_table) > tree_depth_max) return "a tree is too deep";
   }
   return nullptr;
 }
@@ -89,6 +88,18 @@ std::uint64_t MetaPage::txn_id() const {
 
 std::uint32_t MetaPage::page_bytes() const {
   return at<std::uint32_t>(bytes, tables_at);
+}
+
+std::uint64_t MetaPage::last_page() const {
+  return at<std::uint64_t>(bytes, last_page_at);
+}
+
+std::string_view MetaPage::free_tree() const {
+  return std::string_view(bytes).substr(tables_at, table_bytes);
+}
+
+std::string_view MetaPage::main_tree() const {
+  return std::string_view(bytes).substr(tables_at + table_bytes, table_bytes);
 }
 
 std::optional<MetaPage> to_meta_page(std::string bytes) {

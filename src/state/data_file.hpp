@@ -12,12 +12,20 @@
 
 namespace flotilla::state {
 
+/// Levels of pages in a tree: LMDB's cursors have no room for more.
+inline constexpr std::uint16_t tree_depth_max = 32;
+
 /// LMDB's record of where the pages of one transaction are: it writes them to two places in turn, the newer one counts.
 struct MetaPage {
   std::string bytes;
 
   std::uint64_t txn_id() const;
   std::uint32_t page_bytes() const;
+  /// Of the file, as far as the transaction knows.
+  std::uint64_t last_page() const;
+  /// LMDB's records (MDB_db) of the free pages, and of the named tables.
+  std::string_view free_tree() const;
+  std::string_view main_tree() const;
   friend bool operator==(const MetaPage&, const MetaPage&) = default;
 };
 /// Of `bytes` that come from elsewhere: nullopt unless they are a meta page of LMDB 0.9's data format.

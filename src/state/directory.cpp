@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <string>
@@ -23,6 +24,10 @@ constexpr std::string_view prefix = "state.";
 
 Error error_at(std::string_view doing, const std::filesystem::path& path, const std::error_code& code) {
   return lmdb::error_of(code.value(), fmt::format("{} {}", doing, path.string()));
+}
+
+std::string name_of(std::uint64_t number) {
+  return fmt::format("{}{}", prefix, number);
 }
 
 /// state.N, nothing else.
@@ -46,16 +51,21 @@ bool is_ours(std::string_view name) {
   return number_of(name).has_value();
 }
 
-/// All of ours but the one kept.
-Result<void> sweep(const std::filesystem::path& data_dir, std::string_view kept) {
-  std::error_code code;
-  std::vector<std::filesystem::path> doomed;
+/// The names of all of ours but the one kept, sorted.
+std::vector<std::string> others(const std::filesystem::path& data_dir, std::string_view kept, std::error_code& code) {
+  std::vector<std::string> names;
   for (std::filesystem::directory_iterator at(data_dir, code), end; !code && at != end; at.increment(code)) {
     const std::string name = at->path().filename();
-    if (is_ours(name) && name != kept) doomed.push_back(at->path());
+    if (is_ours(name) && name != kept) names.push_back(name);
   }
-  for (const auto& path : doomed) {
-    if (!code) std::filesystem::remove_all(path, code);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Result<void> sweep(const std::filesystem::path& data_dir, std::string_view kept) {
+  std::error_code code;
+  for (const std::string& name : others(data_dir, kept, code)) {
+    if (!code) std::filesystem::remove_all(data_dir / name, code);
   }
   if (code) return fail(error_at("clear", data_dir, code));
   return {};
@@ -64,7 +74,7 @@ Result<void> sweep(const std::filesystem::path& data_dir, std::string_view kept)
 }  // namespace
 
 std::filesystem::path Directory::numbered(std::uint64_t number) const {
-  return data_dir_ / fmt::format("{}{}", prefix, number);
+  return data_dir_ / name_of(number);
 }
 
 std::filesystem::path Directory::incoming() const {
@@ -85,7 +95,7 @@ Result<Directory> Directory::create(const std::filesystem::path& data_dir, bool 
   return directory;
 }
 
-Result<Directory> Directory::open(const std::filesystem::path& data_dir, bool sync) {
+Result<Directory::Found> Directory::look(const std::filesystem::path& data_dir) {
   std::error_code code;
   const std::filesystem::path link = data_dir / link_name;
   const auto status = std::filesystem::symlink_status(link, code);
@@ -96,16 +106,25 @@ Result<Directory> Directory::open(const std::filesystem::path& data_dir, bool sy
   const std::filesystem::path target = std::filesystem::read_symlink(link, code);
   const auto number = code ? std::nullopt : number_of(target.native());
   if (!number) return fail(Errc::damaged, fmt::format("{} is not a link to state.N", link.string()));
-  Directory directory(data_dir, sync, *number);
-  if (!std::filesystem::is_directory(directory.path(), code)) {
+  const std::string kept = name_of(*number);
+  if (!std::filesystem::is_directory(data_dir / kept, code)) {
     return fail(Errc::damaged, fmt::format("{} leads to {}, which is missing", link.string(), target.string()));
   }
+  Found found{*number, others(data_dir, kept, code)};
+  if (code) return fail(error_at("look at", data_dir, code));
+  return found;
+}
+
+Result<Directory> Directory::open(const std::filesystem::path& data_dir, bool sync) {
+  const auto found = look(data_dir);
+  if (!found) return fail(found.error());
+  Directory directory(data_dir, sync, found->number);
   // A killed process may have left the link as it is and not yet durable: what it led to before goes only when that
   // cannot come back.
   if (sync) {
     if (auto synced = sync_directory(data_dir); !synced) return fail(synced.error());
   }
-  if (auto swept = sweep(data_dir, target.native()); !swept) return fail(swept.error());
+  if (auto swept = sweep(data_dir, name_of(found->number)); !swept) return fail(swept.error());
   return directory;
 }
 

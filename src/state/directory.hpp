@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "flotilla/error.hpp"
 #include "flotilla/types.hpp"
@@ -27,6 +29,12 @@ class Directory {
   /// Follows the link, and removes what interrupted changes left. not_found: there is no link; damaged: it leads
   /// nowhere.
   static Result<Directory> open(const std::filesystem::path& data_dir, bool sync);
+  /// What open() finds, and what it removes, by name; changes nothing.
+  struct Found {
+    std::uint64_t number = 0;
+    std::vector<std::string> leftovers;
+  };
+  static Result<Found> look(const std::filesystem::path& data_dir);
   /// Removes the link and all it could lead to: of a member that never came to be.
   static Result<void> remove(const std::filesystem::path& data_dir);
 

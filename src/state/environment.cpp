@@ -83,29 +83,13 @@ Result<lmdb::Env> open_env(const EnvironmentOptions& options) {
 constexpr std::chrono::milliseconds lock_patience{2000};
 constexpr std::chrono::milliseconds lock_poll{10};
 
-/// The process that has the environment of this lock file open; 0: none, -1: one that cannot be seen from here.
-Result<pid_t> holder_of(const std::filesystem::path& lock_path) {
-  // Closing it drops locks of this process on it; the claim says that it has none.
-  auto file = FileHandle::open(lock_path, O_RDWR);
-  if (!file && file.error() == Errc::not_found) return 0;
-  if (!file) return fail(file.error());
-  struct flock lock {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  lock.l_start = 0;  // LMDB locks the first byte for as long as the environment is open
-  lock.l_len = 1;
-  if (::fcntl(file->descriptor(), F_GETLK, &lock) != 0) return fail(system_error("ask who locks", lock_path, errno));
-  if (lock.l_type == F_UNLCK) return 0;
-  return lock.l_pid > 0 ? lock.l_pid : -1;
-}
-
 /// Nobody else may have the environment open: its reader would not be seen by the new lock file. A lock file that is
 /// left says nothing any more.
 Result<void> take_over(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "lock.mdb";
   const auto until = std::chrono::steady_clock::now() + lock_patience;
   for (;;) {
-    const auto holder = holder_of(path);
+    const auto holder = lock_holder(path);  // the claim says that it is not this one
     if (!holder) return fail(holder.error());
     if (*holder == 0) break;
     if (std::chrono::steady_clock::now() >= until) {
@@ -121,6 +105,21 @@ Result<void> take_over(const std::filesystem::path& directory) {
 }
 
 }  // namespace
+
+Result<pid_t> lock_holder(const std::filesystem::path& lock_path) {
+  // Closing it drops locks of this process on it; it has none.
+  auto file = FileHandle::open(lock_path, O_RDONLY);
+  if (!file && file.error() == Errc::not_found) return 0;
+  if (!file) return fail(file.error());
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = 0;  // LMDB locks the first byte for as long as the environment is open
+  lock.l_len = 1;
+  if (::fcntl(file->descriptor(), F_GETLK, &lock) != 0) return fail(system_error("ask who locks", lock_path, errno));
+  if (lock.l_type == F_UNLCK) return 0;
+  return lock.l_pid > 0 ? lock.l_pid : -1;
+}
 
 Result<FileClaim> FileClaim::of(const std::filesystem::path& file) {
   // A path alone: closing it drops no lock of LMDB's.

@@ -71,6 +71,10 @@ struct EnvironmentOptions {
   std::optional<MetaPage> back_to;  ///< the only transaction that LMDB is to know of
 };
 
+/// The process that has the environment of this lock file open; 0: none, -1: one that cannot be seen from here.
+/// Requires: not this process.
+Result<pid_t> lock_holder(const std::filesystem::path& lock_path);
+
 class Environment : public std::enable_shared_from_this<Environment> {
  public:
   /// A read transaction of the pool. Invariant: in use exactly while it is linked into the list of open ones.

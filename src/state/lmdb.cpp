@@ -40,6 +40,16 @@ Error error_of(int code, std::string_view doing) {
   return {errc_of(code), fmt::format("{}: {}", doing, mdb_strerror(code))};
 }
 
+Result<Env> open_read_only(const std::filesystem::path& path, unsigned flags, MDB_dbi tables) {
+  MDB_env* raw = nullptr;
+  if (const int code = mdb_env_create(&raw); code != 0) return fail(error_of(code, "create an environment"));
+  Env env(raw);
+  int code = mdb_env_set_maxdbs(raw, tables);
+  if (code == 0) code = mdb_env_open(raw, path.c_str(), flags | MDB_RDONLY | MDB_NOTLS | MDB_NORDAHEAD, 0600);
+  if (code != 0) return fail(error_of(code, fmt::format("open {}", path.string())));
+  return env;
+}
+
 Result<Txn> Txn::begin_write(MDB_env* env) {
   return begin(env, 0).map([](MDB_txn* txn) { return Txn(txn); });
 }

@@ -2,6 +2,7 @@
 // includes lmdb.h.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -26,6 +27,9 @@ struct CloseEnv {
   void operator()(MDB_env* env) const noexcept { mdb_env_close(env); }
 };
 using Env = std::unique_ptr<MDB_env, CloseEnv>;
+
+/// A database to read alone, of at most `tables` named ones. `flags` besides MDB_RDONLY: MDB_NOSUBDIR, MDB_NOLOCK.
+[[nodiscard]] Result<Env> open_read_only(const std::filesystem::path& path, unsigned flags, MDB_dbi tables);
 
 struct CloseCursor {
   void operator()(MDB_cursor* cursor) const noexcept { mdb_cursor_close(cursor); }

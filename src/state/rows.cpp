@@ -114,9 +114,9 @@ int Rows::remove(std::string_view key) const {
   return code == MDB_NOTFOUND ? 0 : code;
 }
 
-Result<Applied> read_applied(const Rows& rows) {
+Result<Applied> read_applied(const GetRow& get) {
   std::string_view bytes;
-  if (const int code = rows.get(format_key, bytes); code != 0) {
+  if (const int code = get(format_key, bytes); code != 0) {
     return fail(lmdb::error_of(code, "read the format row"));
   }
   const auto version = decode_format(bytes);
@@ -124,13 +124,13 @@ Result<Applied> read_applied(const Rows& rows) {
     return fail(Errc::version_unsupported,
                 fmt::format("the database has format {}, this build knows {}", version.value_or(0), format_version));
   }
-  if (const int code = rows.get(applied_key, bytes); code != 0) {
+  if (const int code = get(applied_key, bytes); code != 0) {
     return fail(lmdb::error_of(code, "read the applied row"));
   }
   AppliedRow row;
   if (!decode_applied(bytes, row)) return fail(Errc::damaged, "the applied row is malformed");
   Applied applied{row.index, row.term, row.time, {}, row.configuration_index};
-  const int code = rows.get(configuration_key, bytes);
+  const int code = get(configuration_key, bytes);
   if (code == MDB_NOTFOUND) return applied;
   if (code != 0) return fail(lmdb::error_of(code, "read the configuration row"));
   auto configuration = raft::decode_configuration(bytes);

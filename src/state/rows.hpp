@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -90,7 +91,13 @@ class Rows {
   MDB_dbi dbi_;
 };
 
+/// Finds a row; MDB_NOTFOUND if there is none.
+using GetRow = std::function<int(std::string_view key, std::string_view& value)>;
+
 /// The format, applied and configuration rows. version_unsupported, damaged, or LMDB's error.
-Result<Applied> read_applied(const Rows& rows);
+Result<Applied> read_applied(const GetRow& get);
+inline Result<Applied> read_applied(const Rows& rows) {
+  return read_applied([&](std::string_view key, std::string_view& value) { return rows.get(key, value); });
+}
 
 }  // namespace flotilla::state

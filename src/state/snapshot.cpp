@@ -108,18 +108,13 @@ Result<Applied> SnapshotWriter::finish() {
 }
 
 Result<Applied> read_applied(const std::filesystem::path& data_file) {
-  MDB_env* raw = nullptr;
-  if (const int code = mdb_env_create(&raw); code != 0) return fail(lmdb::error_of(code, "create an environment"));
-  const lmdb::Env env(raw);
-  int code = mdb_env_set_maxdbs(raw, 1);
   // Nobody else has it open, and a lock file beside it would be another database's.
-  constexpr unsigned flags = MDB_RDONLY | MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOTLS | MDB_NORDAHEAD;
-  if (code == 0) code = mdb_env_open(raw, data_file.c_str(), flags, 0600);
-  if (code != 0) return fail(lmdb::error_of(code, fmt::format("open {}", data_file.string())));
-  auto txn = lmdb::Txn::begin_read(raw);
+  const auto env = lmdb::open_read_only(data_file, MDB_NOSUBDIR | MDB_NOLOCK, 1);
+  if (!env) return fail(env.error());
+  auto txn = lmdb::Txn::begin_read(env->get());
   if (!txn) return fail(txn.error());
   MDB_dbi dbi = 0;
-  code = mdb_dbi_open(txn->get(), reserved_table, 0, &dbi);
+  const int code = mdb_dbi_open(txn->get(), reserved_table, 0, &dbi);
   if (code != 0) return fail(lmdb::error_of(code, fmt::format("open the reserved table of {}", data_file.string())));
   return read_applied(Rows(txn->get(), dbi));
 }

@@ -18,10 +18,10 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include "base/assert.hpp"
 #include "base/log_sink.hpp"
+#include "state/content_hash.hpp"
 #include "state/directory.hpp"
 #include "state/environment.hpp"
 #include "state/rows.hpp"
@@ -275,20 +275,35 @@ Result<MDB_dbi> Store::Impl::open_reserved(MDB_txn* txn, bool& made) {
 /// A new database has less than this before its first checkpoint: LMDB's two meta pages, and the reserved table.
 constexpr std::uint64_t new_bytes_max = 64u << 10;
 
-Result<Store::Impl::Loaded> Store::Impl::load(const std::filesystem::path& directory) const {
+Result<std::optional<Checkpoint>> Store::checkpoint_of(const std::filesystem::path& directory) {
   auto checkpoint = read_checkpoint(directory);
-  const bool made = !checkpoint && checkpoint.error() == Errc::not_found;
-  if (!checkpoint && !made) return fail(checkpoint.error());
-  if (made) {
-    std::error_code code;
-    const auto bytes = std::filesystem::file_size(directory / "data.mdb", code);
-    if (!code && bytes > 0) {
-      return fail(Errc::damaged,
-                  fmt::format("{} has no checkpoint beside its data.mdb: nothing says which of its pages "
-                              "are whole",
-                              directory.string()));
-    }
+  if (checkpoint) return std::optional(std::move(*checkpoint));
+  if (!(checkpoint.error() == Errc::not_found)) return fail(checkpoint.error());
+  std::error_code code;
+  const auto bytes = std::filesystem::file_size(directory / "data.mdb", code);
+  if (!code && bytes > 0) {
+    return fail(Errc::damaged, fmt::format("{} has no checkpoint beside its data.mdb: nothing says which of its pages "
+                                           "are whole",
+                                           directory.string()));
   }
+  return std::optional<Checkpoint>();
+}
+
+Result<void> Store::check_taken_back(const std::filesystem::path& directory, const Checkpoint& checkpoint,
+                                     std::size_t txn_id, const Applied& applied) {
+  if (txn_id == checkpoint.meta.txn_id() && applied.index == checkpoint.index && applied.term == checkpoint.term) {
+    return {};
+  }
+  return fail(Errc::damaged,
+              fmt::format("{} is not as its checkpoint says: it stands at {} (term {}) instead of {} (term {})",
+                          directory.string(), applied.index.value, applied.term.value, checkpoint.index.value,
+                          checkpoint.term.value));
+}
+
+Result<Store::Impl::Loaded> Store::Impl::load(const std::filesystem::path& directory) const {
+  auto checkpoint = checkpoint_of(directory);
+  if (!checkpoint) return fail(checkpoint.error());
+  const bool made = !checkpoint->has_value();
 
   // A killed process may have left its name visible and not yet durable: if it went with a power loss, the one before
   // would be back, and its pages used again.
@@ -296,7 +311,7 @@ Result<Store::Impl::Loaded> Store::Impl::load(const std::filesystem::path& direc
     if (auto synced = sync_directory(directory); !synced) return fail(synced.error());
   }
   EnvironmentOptions wanted{directory, options_.map_size, options_.readers_max, {}};
-  if (!made) wanted.back_to = checkpoint->meta;
+  if (!made) wanted.back_to = (*checkpoint)->meta;
   auto env = Environment::open(wanted);
   if (!env) return fail(env.error());
   if (made) {
@@ -320,14 +335,10 @@ Result<Store::Impl::Loaded> Store::Impl::load(const std::filesystem::path& direc
   (*env)->hold(std::move(*pin));
   auto loaded = load_rows(*env);
   if (!loaded) return fail(loaded.error());
-  if (txn_id != checkpoint->meta.txn_id() || loaded->applied.index != checkpoint->index ||
-      loaded->applied.term != checkpoint->term) {
-    return fail(Errc::damaged,
-                fmt::format("{} is not as its checkpoint says: it stands at {} (term {}) instead of {} (term {})",
-                            directory.string(), loaded->applied.index.value, loaded->applied.term.value,
-                            checkpoint->index.value, checkpoint->term.value));
+  if (auto as_said = check_taken_back(directory, **checkpoint, txn_id, loaded->applied); !as_said) {
+    return fail(as_said.error());
   }
-  loaded->checkpoint = std::move(*checkpoint);
+  loaded->checkpoint = std::move(**checkpoint);
   return loaded;
 }
 
@@ -793,27 +804,14 @@ Result<ReadTxn> Store::read() {
 }
 
 Result<std::uint64_t> Store::content_hash(const ReadTxn& txn) {
-  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> hash(XXH3_createState(), XXH3_freeState);
-  if (hash == nullptr) throw std::bad_alloc();
-  XXH3_64bits_reset(hash.get());
-  const auto add_number = [&](std::uint64_t number) { XXH3_64bits_update(hash.get(), &number, sizeof number); };
-  // Lengths first, so that no two different contents run together into the same bytes.
-  const auto add = [&](std::string_view bytes) {
-    add_number(bytes.size());
-    XXH3_64bits_update(hash.get(), bytes.data(), bytes.size());
-  };
+  ContentHash hash;
   for (const std::string& name : txn.tables()) {
     const Table table = txn.table(name);
-    add(name);
-    add_number(static_cast<std::uint64_t>(table.kind()));
-    add_number(table.size());
-    for (const auto& [key, value] : table.all()) {
-      add(key);
-      add(value);
-    }
+    hash.table(name, table.kind(), table.size());
+    for (const auto& [key, value] : table.all()) hash.pair(key, value);
   }
   if (txn.error()) return fail(*txn.error());
-  return XXH3_64bits_digest(hash.get());
+  return hash.digest();
 }
 
 std::vector<std::string> Store::command_names() const {

@@ -52,6 +52,11 @@ class Store {
   /// Takes the database back to its checkpoint; makes it, with its first checkpoint, in a directory that has none.
   /// io_error, disk_full, damaged, version_unsupported, in_use (another process or this one has it open), map_full.
   static Result<std::unique_ptr<Store>> open(const StoreOptions& options, Commands commands);
+  /// What open() takes the database in `directory` back to; nullopt: there is none, so it makes one. damaged.
+  static Result<std::optional<Checkpoint>> checkpoint_of(const std::filesystem::path& directory);
+  /// `damaged` unless a database that was taken back to `checkpoint` stands where that says.
+  static Result<void> check_taken_back(const std::filesystem::path& directory, const Checkpoint& checkpoint,
+                                       std::size_t txn_id, const Applied& applied);
   /// Whether the database in `directory` is missing, or no more than made.
   static Result<bool> unused(const std::filesystem::path& directory);
 

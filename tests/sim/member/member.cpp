@@ -106,7 +106,7 @@ Result<void> SimMember::start() {
   node.wall_clock = [this] { return static_cast<std::uint64_t>(scheduler_.now().count() / 1000); };
   node.keep_cluster_id = [this, identity = running->started->identity, options](const ClusterId& id) mutable {
     identity.cluster_id = id;
-    return log::write_identity(*faulty_, node::identity_path(options), identity);
+    return log::write_identity(*faulty_, node::identity_path(options.data_dir), identity);
   };
   running->node = std::make_unique<node::Node>(
       node::Node::Parts{running->threads->loop, running->threads->log_loop, running->threads->apply_loop,
