@@ -155,14 +155,14 @@ FileClaim::~FileClaim() {
 Result<std::shared_ptr<Environment>> Environment::open(const EnvironmentOptions& options) {
   const std::filesystem::path data = options.directory / "data.mdb";
   if (auto made = ensure_directory(options.directory); !made) return fail(made.error());
+  std::error_code code;
   if (!options.back_to) {
     if (auto made = ensure_file(data); !made) return fail(made.error());
+  } else if (!std::filesystem::exists(data, code) && !code) {
+    return fail(Errc::damaged, fmt::format("{} is missing, and the checkpoint beside it is of it", data.string()));
   }
 
   auto claim = FileClaim::of(data);
-  if (!claim && claim.error() == Errc::not_found) {
-    return fail(Errc::damaged, fmt::format("{} is missing, and the checkpoint beside it is of it", data.string()));
-  }
   if (!claim) return fail(claim.error());
   if (auto taken = take_over(options.directory); !taken) return fail(taken.error());
   if (options.back_to) {
