@@ -160,12 +160,12 @@ TEST_CASE("a checkpoint that cannot be made durable leaves the one before in for
     code = ENOSPC;
   }
   sync_plan = {0, code, 1};
-  auto begun = rig.store().begin_checkpoint().value();
+  auto pending = rig.store().begin_checkpoint().value();
   CHECK(rig.store().checkpoint().error() == Errc::io_error);
   // The system calls those pages clean now, so another sync would succeed over lost ones.
   CHECK(rig.store().checkpoint().error() == Errc::io_error);
-  CHECK(rig.store().finish_checkpoint(*begun, [] { return true; }).error() == Errc::io_error);
-  begun.reset();
+  CHECK(rig.store().finish_checkpoint(*pending, [] { return true; }).error() == Errc::io_error);
+  pending.reset();
   CHECK(rig.store().last_checkpoint().index == Index{1});
   rig.crash();
   rig.open();

@@ -154,7 +154,7 @@ class Rig {
   }
 
   void open() { store_ = Store::open(options_, commands_).value(); }
-    /// As after an orderly end. One that stopped with a fault goes back to its last checkpoint.
+  /// As after an orderly end. One that stopped with a fault goes back to its last checkpoint.
   void close() {
     static_cast<void>(store_->checkpoint());
     store_.reset();
