@@ -53,7 +53,6 @@ void Checkpoints::begin() {
     loop_.post([this, running, ending, result = std::move(begun).map([](auto&&) {})] {
       if (*ending) return;
       if (!result) return finished(running, fail(result.error()));
-
       if (!events_.sync_log) return finish(running);
       events_.sync_log([this, running, ending] {
         if (!*ending) finish(running);
@@ -90,7 +89,6 @@ void Checkpoints::finished(const std::shared_ptr<Running>& running, const Result
 
 void Checkpoints::replaced() {
   if (running_) running_->log_bytes = 0;
-
   index_ = store_.last_checkpoint().index;
   log_bytes_ = 0;
   last_at_ = loop_.now();

@@ -32,11 +32,13 @@ class Checkpoints {
   ~Checkpoints();
 
   /// Entries of so many bytes in the log were applied.
-
   void applied(std::uint64_t bytes) { log_bytes_ += bytes; }
   void tick();
   /// No more of them; the one under way is written in haste, and nobody hears of it.
-  void stop() { ending_->store(true); }
+  void stop() {
+    ending_->store(true);
+    running_.reset();  // what it holds keeps the database open
+  }
 
   /// Another database was put in this one's place, with a checkpoint of its own.
   void replaced();
@@ -66,7 +68,6 @@ class Checkpoints {
   Duration last_at_;
   Duration not_before_{};
   /// Nobody waits for the log's syncs any more, nor for word of the one under way. Outlives this.
-
   const std::shared_ptr<std::atomic<bool>> ending_ = std::make_shared<std::atomic<bool>>(false);
 };
 

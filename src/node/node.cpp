@@ -379,7 +379,6 @@ void Node::release_durable() {
 
 /// The state must not run ahead of the own log: a checkpoint of it may become durable at any time, and after a crash
 /// the log has to reach it.
-
 void Node::apply_stable() {
   std::vector<raft::Entry> entries;
   while (!committed_.empty() && committed_.front().index <= core_.stable_index()) {
@@ -567,7 +566,6 @@ void Node::watch_space() {
 }
 
 /// Where not each group is synced by itself.
-
 void Node::sync_log() {
   if (!options_.sync_interval || parts_.loop.now() - synced_at_ < *options_.sync_interval) return;
   if (std::exchange(synced_sequence_, durable_sequence_) == durable_sequence_) return;

@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "led_core.hpp"
+
 using namespace flotilla;
 using namespace std::chrono_literals;
 using flotilla::node::Reads;
@@ -11,15 +13,7 @@ using flotilla::node::Reads;
 namespace {
 
 raft::Core follower() {
-  raft::Restored restored;
-  restored.configuration.members = {{NodeId{1}, "", true}, {NodeId{2}, "", true}};
-  restored.configuration_index = Index{1};
-  restored.base_index = Index{1};
-  restored.base_term = Term{1};
-  restored.hard_state.term = Term{1};
-  restored.commit_index = restored.applied_index = Index{1};
-  restored.first_index = Index{2};
-  return raft::Core({.id = NodeId{1}}, std::move(restored));
+  return test::core_of({{NodeId{1}, "", true}, {NodeId{2}, "", true}});
 }
 
 struct Ended {
