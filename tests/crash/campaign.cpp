@@ -255,6 +255,7 @@ void Campaign::live(const Path& path, const Point& point, const Crash& crash, Ex
   if (path.size() == 2 && point.seed % starts_per_third_loss != 0 && arguments_.image.empty()) return;
   // What damage cost is no promise any more; a later loss must not cost more.
   begun.promised = std::min(begun.promised, expected.promised);
+  begun.acknowledged = std::min(begun.acknowledged, expected.acknowledged);
   const std::vector<OperationPtr> operations = Recorder::operations();
   losses(path, crash.disk, operations, begun, truth,
          draw(path, operations, point.rule == Rule::killed ? images_per_killed : images_per_start));

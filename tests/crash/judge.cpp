@@ -138,7 +138,10 @@ class Judge {
                                   describe(expected_.history.at(expected_.promised)), base_, describe(before_)));
     }
     expected_.history = std::move(after);
-    if (base_ < expected_.promised) expected_.promised = base_;
+    if (base_ >= expected_.promised) return;
+    // What was told of the block that the damage took is told no more.
+    expected_.promised = base_;
+    expected_.acknowledged = std::min(expected_.acknowledged, before_.last());
   }
 
   void check_log() {
