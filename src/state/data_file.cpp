@@ -25,6 +25,8 @@ constexpr std::size_t last_page_at = tables_at + 2 * table_bytes;
 constexpr std::size_t txn_id_at = last_page_at + 8;
 constexpr std::size_t meta_page_bytes = txn_id_at + 8;
 
+constexpr std::uint16_t branch_flag = 0x01;
+constexpr std::uint16_t leaf_flag = 0x02;
 constexpr std::uint16_t meta_flag = 0x08;
 constexpr std::uint32_t magic = 0xbeefc0de;
 constexpr std::uint32_t data_version = 1;
@@ -130,7 +132,14 @@ Result<void> check_roots(const FileHandle& file, const MetaPage& meta) {
   const std::uint64_t pages = *bytes / meta.page_bytes();
   for (std::size_t table = 0; table < 2; ++table) {
     const auto root = at<std::uint64_t>(meta.bytes, tables_at + table * table_bytes + root_in_table);
-    if (root != no_page && root >= pages) return damaged("it ends before what its checkpoint says it holds");
+    if (root == no_page) continue;
+    if (root >= pages) return damaged("it ends before what its checkpoint says it holds");
+    const auto head = file.read_at(root * meta.page_bytes(), meta_at);
+    if (!head) return fail(head.error());
+    const auto flags = at<std::uint16_t>(*head, flags_at);
+    if (at<std::uint64_t>(*head, 0) != root || (flags != branch_flag && flags != leaf_flag)) {
+      return damaged("where its checkpoint says a tree begins is none: one of the two belongs to another database");
+    }
   }
   return {};
 }

@@ -35,8 +35,9 @@ std::optional<MetaPage> to_meta_page(std::string bytes);
 /// Into both places, so that LMDB knows of no other transaction. Requires: nobody has the file open.
 [[nodiscard]] Result<void> write_meta_pages(FileHandle& file, const MetaPage& meta);
 
-/// `damaged` if the file ends before the root of a tree of that transaction: LMDB would read beyond its end. (It may be
-/// shorter than the last page: what is taken and freed in one transaction is never written.)
+/// `damaged` if the file ends before the root of a tree of that transaction, or has something else there: LMDB would
+/// follow its numbers wherever they lead. (The file may be shorter than its last page: what is taken and freed in one
+/// transaction is never written.)
 [[nodiscard]] Result<void> check_roots(const FileHandle& file, const MetaPage& meta);
 
 /// `damaged` unless both meta pages are of LMDB 0.9's data format, with a page size that is a power of two from 512 to

@@ -231,6 +231,33 @@ TEST_CASE("a database without its checkpoint, or with a damaged one, is refused 
   CHECK(rig.read().table("t").get("k") == "1");
 }
 
+TEST_CASE("a checkpoint or data file of another database is damage, not the end of the process (E17)") {
+  Rig large;
+  for (int i = 0; i < 400; ++i) REQUIRE(large.command("put", {"t", std::to_string(i), std::string(500, 'x')}));
+  large.close();
+  Rig small;
+  REQUIRE(small.command("put", {"t", "k", "1"}));
+  small.close();
+  const auto other_checkpoint = [](Rig& to, Rig& from) {
+    std::filesystem::copy(from.options().directory / "checkpoint", to.options().directory / "checkpoint",
+                          std::filesystem::copy_options::overwrite_existing);
+  };
+  SUBCASE("of a larger one: its pages are beyond the end of the file") {
+    other_checkpoint(small, large);
+  }
+  SUBCASE("a larger file with the pages of zeros") {
+    std::string zeros = read_file(large.data_file());
+    std::fill(zeros.begin() + 2 * page_bytes, zeros.end(), '\0');
+    write_file(large.data_file(), zeros);
+  }
+  unsigned refused = 0;
+  for (Rig* const rig : {&large, &small}) {
+    const auto opened = Store::open(rig->options(), test_commands());
+    if (!opened && opened.error() == Errc::damaged) ++refused;
+  }
+  CHECK(refused == 1);
+}
+
 TEST_CASE("a data file that is gone or cut short is damage, not the end of the process") {
   Rig rig;
   for (int i = 0; i < 200; ++i) REQUIRE(rig.command("put", {"t", std::to_string(i), std::string(100, 'x')}));
