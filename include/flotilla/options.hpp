@@ -83,24 +83,22 @@ struct Options {
   std::uint64_t log_bytes_max = std::uint64_t{8} << 30;
   /// Disk space that is left to what has been accepted: with less, new commands are refused with `disk_full` (a leader
   /// hands over, reads go on, Status::refusing says so) until there is more, and no snapshot is copied or received. At
-  /// least as much as the commands under way may take, and three log segments. 0: not watched.
+  /// least as much as the commands under way may take, and three log segments. 0: not watched. A disk that is full to
+  /// its last block stops nothing either: what was accepted waits for space, and goes on by itself.
   std::uint64_t disk_reserve_bytes = 64u << 20;
   /// The same for the size of the database file: with more, new commands are refused. What a long read transaction sees
   /// cannot be used again meanwhile, so the file grows; it never shrinks by itself. 0: as the disk allows.
-
   std::uint64_t state_bytes_max = 0;
 
   /// Newest log entries that stay in memory for members that lag, in bytes. More: memory, and fewer reads of the log.
   std::size_t log_cache_bytes = 64u << 20;
   /// Less than every_commit is for a database without a port (`listen` is empty): a member of a cluster that forgot
-  /// what
-  /// it acknowledged would take others' commands with it. Whatever is lost, what remains is the state after some
+  /// what it acknowledged would take others' commands with it. Whatever is lost, what remains is the state after some
   /// command and all before it.
   Durability durability = Durability::every_commit;
   /// For Durability::interval. 1 ms at least.
   std::chrono::milliseconds sync_interval{1000};
   /// Size of one log segment file.
-
   std::size_t segment_bytes = 16u << 20;
 
   /// Address space reserved for the database, which is its largest possible size. Costs no memory and no disk by

@@ -12,11 +12,11 @@ void FaultyFileSystem::set_fault(const Fault& fault) {
   struck_ = false;
 }
 
-FaultyFileSystem::Verdict FaultyFileSystem::count_call() {
+FaultyFileSystem::Verdict FaultyFileSystem::count_call(bool takes_space) {
   const std::uint64_t call = calls_++;
-  const bool first = call == fault_.at;
-  if (!first && !(fault_.from_then_on && call > fault_.at)) return Verdict::passes;
-  struck_ = true;
+  if (call < fault_.at || (fault_.error == Errc::disk_full && !takes_space)) return Verdict::passes;
+  const bool first = !struck_.exchange(true);
+  if (!first && !fault_.from_then_on) return Verdict::passes;
   return fault_.partly && first ? Verdict::fails_partly : Verdict::fails;
 }
 
@@ -25,8 +25,9 @@ tl::unexpected<Error> FaultyFileSystem::error_of(const char* call, const std::st
 }
 
 template <class Call>
-auto FaultyFileSystem::guard(const char* name, const std::string& path, Call call) -> decltype(call()) {
-  const Verdict verdict = count_call();
+auto FaultyFileSystem::guard(const char* name, const std::string& path, Call call, bool takes_space)
+    -> decltype(call()) {
+  const Verdict verdict = count_call(takes_space);
   if (verdict == Verdict::passes) return call();
   if (verdict == Verdict::fails_partly) static_cast<void>(call());
   return error_of(name, path);
@@ -38,7 +39,7 @@ class FaultyFileSystem::Handle final : public File {
       : files_(files), inner_(std::move(inner)), path_(std::move(path)) {}
 
   Result<void> write_at(std::uint64_t offset, const iovec* parts, int count) override {
-    const Verdict verdict = files_.count_call();
+    const Verdict verdict = files_.count_call(true);
     if (verdict == Verdict::passes) return inner_->write_at(offset, parts, count);
     if (verdict == Verdict::fails_partly) {
       std::string bytes;
@@ -58,7 +59,9 @@ class FaultyFileSystem::Handle final : public File {
     return files_.guard("stat", path_, [&] { return inner_->size(); });
   }
   Result<void> allocate(std::uint64_t bytes) override {
-    return files_.guard("allocate", path_, [&] { return inner_->allocate(bytes); });
+    const bool takes_space = true;
+    return files_.guard(
+        "allocate", path_, [&] { return inner_->allocate(bytes); }, takes_space);
   }
 
  private:
@@ -68,7 +71,9 @@ class FaultyFileSystem::Handle final : public File {
 };
 
 Result<std::unique_ptr<File>> FaultyFileSystem::open(const std::string& path, Mode mode) {
-  Result<std::unique_ptr<File>> file = guard("open", path, [&] { return inner_.open(path, mode); });
+  const bool takes_space = mode == Mode::create;
+  Result<std::unique_ptr<File>> file = guard(
+      "open", path, [&] { return inner_.open(path, mode); }, takes_space);
   if (!file) return file;
   return std::unique_ptr<File>(std::make_unique<Handle>(*this, std::move(*file), path));
 }

@@ -18,9 +18,9 @@ class FaultyFileSystem final : public FileSystem {
   struct Fault {
     std::uint64_t at = ~std::uint64_t{0};  ///< the number of the call that fails
     bool from_then_on = false;             ///< and all after it, as if the process had been killed there
-    Errc error = Errc::io_error;
-    bool partly =
-        false;  ///< half of a failing write is done, in whole bytes; a failing sync, rename or removal is done
+    Errc error = Errc::io_error;           ///< disk_full: of the first call from there on that takes space
+    /// Half of a failing write is done, in whole bytes; a failing sync, rename or removal is done.
+    bool partly = false;
   };
 
   /// Requires: `inner` lives longer.
@@ -44,10 +44,10 @@ class FaultyFileSystem final : public FileSystem {
   class Handle;
   enum class Verdict : std::uint8_t { passes, fails, fails_partly };
 
-  Verdict count_call();
+  Verdict count_call(bool takes_space);
   tl::unexpected<Error> error_of(const char* call, const std::string& path) const;
   template <class Call>
-  auto guard(const char* name, const std::string& path, Call call) -> decltype(call());
+  auto guard(const char* name, const std::string& path, Call call, bool takes_space = false) -> decltype(call());
 
   FileSystem& inner_;
   Fault fault_;

@@ -29,7 +29,8 @@ class File {
 };
 
 /// Thread: any, except that one path is one thread's at a time. Errors: disk_full (no space, no quota), not_found (the
-/// path does not exist), else io_error; the message has the call, the path and the system's reason.
+/// path does not exist), else io_error; the message has the call, the path and the system's reason. A sync that fails
+/// is io_error whatever the reason.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;

@@ -104,7 +104,6 @@ struct Log::Impl {
         stream(chain.stream),
         number(chain.number),
         durable(chain.number),  // see sync_tail()
-
         crc(chain.crc),
         hard_state(chain.hard_state),
         commit_index(chain.commit_index),
@@ -156,13 +155,14 @@ struct Log::Impl {
   std::string path_of(std::uint64_t segment) const { return options.directory + "/" + segment_name(segment); }
 
   /// Runs one call. After an error, or an exception out of the middle of it, the log does nothing any more: what it
-  /// remembers and what is on disk may differ.
+  /// remembers and what is on disk may differ. Not so where the disk was full: no sync says that, and what was written
+  /// of a block is nothing yet.
   template <class Call>
   auto run(Call call) -> decltype(call()) {
     if (failure) return fail(*failure);
     failure.emplace(Errc::stopped, "a call to the log was interrupted");
     auto result = call();
-    if (result) {
+    if (result || result.error() == Errc::disk_full) {
       failure.reset();
     } else {
       failure = result.error();
@@ -177,7 +177,6 @@ struct Log::Impl {
   std::uint64_t stream;
   std::uint64_t number;
   std::uint64_t durable;
-
   std::uint32_t crc;
   raft::HardState hard_state;
   Index commit_index;
@@ -193,6 +192,7 @@ struct Log::Impl {
   raft::HardState next_hard_state;
   Index next_commit_index;
   std::vector<const raft::Entry*> entries;
+  std::size_t appended = 0;  ///< of them
   BlockImage image;
 
   std::unique_ptr<File> reading;
@@ -216,6 +216,7 @@ Result<void> Log::Impl::settle(const Chain& chain) {
   next_hard_state = hard_state;
   next_commit_index = commit_index;
   entries.clear();
+  appended = 0;
   return append_gathered();
 }
 
@@ -315,7 +316,9 @@ void Log::Impl::take_entry(const raft::Entry& entry) {
 void Log::Impl::gather(std::span<const Write> group) {
   next_hard_state = hard_state;
   next_commit_index = commit_index;
+  FLOTILLA_ASSERT(appended == entries.size());
   entries.clear();
+  appended = 0;
   for (const Write& write : group) {
     if (write.hard_state) take_hard_state(*write.hard_state);
     for (const raft::Entry& entry : write.entries) take_entry(entry);
@@ -326,12 +329,11 @@ void Log::Impl::gather(std::span<const Write> group) {
 
 // One block for all of it, unless no segment holds so much.
 Result<void> Log::Impl::append_gathered() {
-  std::size_t from = 0;
   do {
-    const std::size_t count = fitting(from);
-    if (Result<void> done = write_block(std::span(entries).subspan(from, count), std::nullopt); !done) return done;
-    from += count;
-  } while (from < entries.size());
+    const std::size_t count = fitting(appended);
+    if (Result<void> done = write_block(std::span(entries).subspan(appended, count), std::nullopt); !done) return done;
+    appended += count;
+  } while (appended < entries.size());
   return {};
 }
 
@@ -520,12 +522,15 @@ Result<void> Log::Impl::read_run(const Mark& mark, Reading& into) {
   return {};
 }
 
-// One by one and in order: a hole among the segments would be damage.
+// One by one and in order: a hole among the segments would be damage. What stays begins with a block that a loss of
+// power cannot take: the term and vote are in it.
 Result<void> Log::Impl::trim(Index first) {
-  while (segments.size() > 1) {
+  const std::size_t kept = offset == 0 ? 2 : 1;
+  while (segments.size() > kept) {
     const std::uint64_t oldest = segments.front().id;
     const std::optional<Index> newest = map.newest_in_front(oldest);
     if (newest && *newest >= first) return {};
+    if (Result<void> done = sync(); !done) return done;
     if (reading_segment == oldest) reading.reset();
     if (Result<void> done = files.remove(path_of(oldest)); !done) return done;
     if (Result<void> done = files.sync_directory(options.directory); !done) return done;
@@ -575,6 +580,10 @@ Result<void> Log::append(std::span<const Write> group) {
     impl_->gather(group);
     return impl_->append_gathered();
   });
+}
+
+Result<void> Log::resume() {
+  return impl_->run([&] { return impl_->append_gathered(); });
 }
 
 Result<void> Log::begin_anew(Index last, Term last_term) {

@@ -25,7 +25,6 @@ struct LogOptions {
   bool prepare_ahead = true;
   /// Off: a group is durable once sync() returned, or its segment is full; a power loss takes the others, newest first.
   bool sync_each_group = true;
-
   /// Of a new log: told apart from every other by it. 0: drawn at random.
   std::uint64_t stream_id = 0;
 };
@@ -64,9 +63,13 @@ class Log {
     Index commit_index;
   };
   /// One block for all of `group` (entries in order; a lower index supersedes), one write, one sync. On success all of
-  /// it is durable (but see LogOptions::sync_each_group). After any failure every later call returns the same error:
-  /// this run of the log is over.
+  /// it is durable (but see LogOptions::sync_each_group). disk_full: the group is not, or not all of it, in the log,
+  /// and nothing else is changed; what has entries is ended by resume(). After any other failure, of this call or
+  /// another, every later call returns the same error: this run of the log is over.
   [[nodiscard]] Result<void> append(std::span<const Write> group);
+  /// Writes what is left of a group whose append() said disk_full, and may say it again. Until it succeeded the entries
+  /// of the group stay where they are, and only read(), term_at(), trim() and sync() may be called besides.
+  [[nodiscard]] Result<void> resume();
   /// All that was appended is durable then. No effect if it is already.
   [[nodiscard]] Result<void> sync();
 
@@ -86,6 +89,7 @@ class Log {
 
   /// Drops every entry; the next one has index last.next(). Term and vote stay. For an installed snapshot that ends at
   /// (last, last_term): from the moment it is durable, recovery finds an empty log that begins right after it.
+  /// disk_full: nothing has changed, and it may be called again.
   [[nodiscard]] Result<void> begin_anew(Index last, Term last_term);
 
   Log(const Log&) = delete;

@@ -19,11 +19,20 @@
 namespace flotilla::log {
 namespace {
 
+Error failure(Errc code, std::string_view call, const std::string& path, int number) {
+  return Error(code, fmt::format("{} {}: {}", call, path, std::generic_category().message(number)));
+}
+
 Error failure(std::string_view call, const std::string& path, int number) {
   Errc code = Errc::io_error;
   if (number == ENOSPC || number == EDQUOT) code = Errc::disk_full;
   if (number == ENOENT) code = Errc::not_found;
-  return Error(code, fmt::format("{} {}: {}", call, path, std::generic_category().message(number)));
+  return failure(code, call, path, number);
+}
+
+/// Without space too: what was to be synced may be gone, so space that comes back does not mend it.
+Error sync_failure(std::string_view call, const std::string& path, int number) {
+  return failure(Errc::io_error, call, path, number);
 }
 
 template <class Call>
@@ -83,7 +92,7 @@ class PosixFile final : public File {
 
   // Not repeated on any error: what a second call would report as synced may be gone.
   Result<void> sync() override {
-    if (::fdatasync(descriptor_) != 0) return fail(failure("fdatasync", path_, errno));
+    if (::fdatasync(descriptor_) != 0) return fail(sync_failure("fdatasync", path_, errno));
     return {};
   }
 
@@ -128,11 +137,12 @@ class PosixFileSystem final : public FileSystem {
   Result<void> sync_directory(const std::string& directory) override {
     const int descriptor =
         retry_interrupted([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
-    if (descriptor < 0) return fail(failure("open", directory, errno));
+    const bool missing = descriptor < 0 && errno == ENOENT;
+    if (descriptor < 0) return fail(missing ? failure("open", directory, errno) : sync_failure("open", directory, errno));
     const int done = ::fsync(descriptor);
     const int reason = errno;
     ::close(descriptor);
-    if (done != 0) return fail(failure("fsync", directory, reason));
+    if (done != 0) return fail(sync_failure("fsync", directory, reason));
     return {};
   }
 

@@ -71,7 +71,10 @@ Result<Segment> SegmentMaker::make_now() {
   const std::uint64_t bytes = ahead_ ? std::min(segment_bytes_, made_now_bytes_max) : segment_bytes_;
   const std::string temporary = directory_ + "/now.tmp";
   Result<std::unique_ptr<File>> file = write_zeros(temporary, bytes, {});
-  if (!file) return fail(std::move(file.error()));
+  if (!file) {
+    static_cast<void>(files_.remove(temporary));  // its space may be what is missing
+    return fail(std::move(file.error()));
+  }
   // Only take() changes next_, and the thread names nothing while making_now_ is set.
   const std::uint64_t id = next_;
   if (Result<void> placed = put_in_place(temporary, id); !placed) return fail(std::move(placed.error()));

@@ -33,7 +33,7 @@ class SegmentMaker {
   /// The next segment will be needed soon. Returns at once. No effect without `ahead`, or if it was said before.
   void want();
   /// The next segment. One that is ready costs nothing; otherwise it is made on the spot, small if the thread could
-  /// make a full one next time.
+  /// make a full one next time. disk_full: there is none, and it may be asked for again.
   Result<Segment> take();
   /// Disk space of what is ready and not taken.
   std::uint64_t bytes_ready() const;

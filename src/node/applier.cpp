@@ -21,43 +21,56 @@ void Applier::submit(std::vector<raft::Entry> entries) {
   if (schedule) executor_.post([this] { drain(); });
 }
 
-std::vector<raft::Entry> Applier::next_batch() {
-  std::vector<raft::Entry> batch;
+void Applier::take_batch() {
   std::size_t bytes = 0;
   const std::lock_guard lock(mutex_);
-  while (!queued_.empty() && batch.size() < limits_.entries && bytes < limits_.bytes) {
+  while (!queued_.empty() && batch_.size() < limits_.entries && bytes < limits_.bytes) {
     bytes += queued_.front().payload.size();
-    batch.push_back(std::move(queued_.front()));
+    batch_.push_back(std::move(queued_.front()));
     queued_.pop_front();
   }
-  if (batch.empty()) scheduled_ = false;
-  return batch;
+  if (batch_.empty()) scheduled_ = false;
 }
 
 /// One batch, so that whatever else was posted comes between two.
 void Applier::drain() {
   if (failed_) return;
-  const std::vector<raft::Entry> batch = next_batch();
-  if (!batch.empty() && apply(batch)) executor_.post([this] { drain(); });
+  if (batch_.empty()) take_batch();
+  if (batch_.empty()) return;
+  const auto applied = apply();
+  if (!applied && applied.error() != Errc::disk_full) return end(applied.error());
+  const bool was_full = std::exchange(full_, !applied);
+  if (full_ != was_full) {
+    loop_.post([this, why = applied ? std::nullopt : std::optional(applied.error())] { events_.full(why); });
+  }
+  if (applied) executor_.post([this] { drain(); });
 }
 
-Result<std::vector<state::Outcome>> Applier::apply_to_store(const std::vector<raft::Entry>& batch) {
+void Applier::retry() {
+  executor_.post([this] {
+    if (full_) drain();
+  });
+}
+
+Result<std::vector<state::Outcome>> Applier::apply_to_store() {
   try {
-    return store_.apply(batch);
+    return store_.apply(batch_);
   } catch (const std::exception& thrown) {  // memory, or a broken invariant: apply is over
     return fail(Errc::stopped, std::string("applying failed: ") + thrown.what());
   }
 }
 
-bool Applier::apply(const std::vector<raft::Entry>& batch) {
-  auto outcomes = apply_to_store(batch);
-  if (!outcomes) {
-    end(outcomes.error());
-    return false;
-  }
+/// The batch, or a first part of it: what is left stays in `batch_`.
+Result<void> Applier::apply() {
+  auto outcomes = apply_to_store();
+  if (!outcomes) return fail(outcomes.error());
   Progress progress;
-  progress.applied_index = batch.back().index;
-  for (const raft::Entry& entry : batch) progress.bytes += raft::record_bytes(entry);
+  progress.applied_index = store_.applied().index;
+  auto rest = batch_.begin();
+  for (; rest != batch_.end() && rest->index <= progress.applied_index; ++rest) {
+    progress.bytes += raft::record_bytes(*rest);
+  }
+  batch_.erase(batch_.begin(), rest);
   for (state::Outcome& outcome : *outcomes) {
     if (outcome.call.session != calls_.session()) continue;
     if (outcome.call.sequence == 0) {
@@ -68,7 +81,7 @@ bool Applier::apply(const std::vector<raft::Entry>& batch) {
     }
   }
   report(std::move(progress));
-  return true;
+  return {};
 }
 
 void Applier::end(const Error& error) {

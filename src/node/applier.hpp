@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "base/executor.hpp"
@@ -25,19 +26,22 @@ class Applier {
   };
   struct Progress {
     Index applied_index;
-    std::uint64_t bytes = 0;  ///< of the applied entries, in the log
-
+    std::uint64_t bytes = 0;                      ///< of the applied entries, in the log
     std::vector<std::uint64_t> ended;             ///< sequences of calls of this process that ended
     std::vector<Result<Bytes>> session_outcomes;  ///< of session entries of this process
   };
   struct Events {
-    std::function<void(Progress)> applied;     ///< on the loop
+    std::function<void(Progress)> applied;  ///< on the loop
+    /// disk_full: what was submitted waits, and retry() tries again; nullopt: it is applied now. On the loop.
+    std::function<void(const std::optional<Error>&)> full;
     std::function<void(const Error&)> failed;  ///< on the loop, once: a local fault, apply is over
   };
   Applier(Executor& loop, Executor& executor, state::Store& store, Calls& calls, Limits limits, Events events);
 
   /// Contiguous with what was submitted before.
   void submit(std::vector<raft::Entry> entries);
+  /// There may be space again.
+  void retry();
 
   /// Puts the received snapshot in `directory` in the place of the state, after what was submitted before. `done` runs
   /// on the loop: an error means that nothing has changed. What is submitted afterwards may begin with entries that the
@@ -47,9 +51,9 @@ class Applier {
 
  private:
   void drain();
-  std::vector<raft::Entry> next_batch();
-  Result<std::vector<state::Outcome>> apply_to_store(const std::vector<raft::Entry>& batch);
-  bool apply(const std::vector<raft::Entry>& batch);
+  void take_batch();
+  Result<std::vector<state::Outcome>> apply_to_store();
+  Result<void> apply();
   Result<Progress> install_now(state::Directory& directory, const state::Applied& received, bool& half_way);
   void end(const Error& error);
   void report(Progress progress);
@@ -65,7 +69,10 @@ class Applier {
   bool scheduled_ = false;          // guarded by mutex_
   Progress unreported_;             // guarded by mutex_
   bool reporting_ = false;          // guarded by mutex_: the loop will look at unreported_
-  bool failed_ = false;             // apply executor
+  // Of the apply executor:
+  std::vector<raft::Entry> batch_;  ///< not empty between two tasks: the disk was full
+  bool full_ = false;               ///< told
+  bool failed_ = false;             ///< told
 };
 
 }  // namespace flotilla::node

@@ -29,13 +29,18 @@ class LogWriter {
   struct Events {
     /// Every write up to this sequence is durable. On the loop.
     std::function<void(std::uint64_t sequence)> durable;
+    /// disk_full: what was submitted waits, and retry() tries again; nullopt: it is written now. On the loop.
+    std::function<void(const std::optional<Error>&)> full;
     /// The log failed; nothing more will be written. On the loop, once.
     std::function<void(const Error&)> failed;
   };
   LogWriter(Executor& loop, Executor& executor, log::Log& log, Events events);
 
   void submit(Write write);
-  /// Everything submitted before is durable when `done` runs, on the loop. Needed only where not each group is synced.
+  /// There may be space again.
+  void retry();
+  /// Everything that Events::durable spoke of survives a loss of power when `done` runs, on the loop. Needed only where
+  /// not each group is synced.
   void sync(std::function<void()> done);
   /// Writes an empty block behind the last group: damage there can then be told from a torn tail.
   void protect(Index commit_index);
@@ -56,13 +61,14 @@ class LogWriter {
 
  private:
   void drain();
+  void write_group();
   void end(const Error& error);
   Result<Slice> slice_of(Index first, std::optional<Term> prev_term, std::size_t bytes_max);
-  Result<void> write(const std::vector<Write>& group);
-  Result<void> append(std::span<const log::Log::Write> writes);
+  Result<void> write_steps();
+  template <class Step>
+  Result<void> once(Step step);
+  Result<void> append_or_resume(std::span<const log::Log::Write> writes);
   Result<void> begin_anew(const raft::SnapshotMeta& after);
-  Result<void> trim_to(Index first);
-  Result<void> sync_now();
 
   Executor& loop_;
   Executor& executor_;
@@ -71,7 +77,13 @@ class LogWriter {
   std::mutex mutex_;
   std::vector<Write> queued_;  // guarded by mutex_
   bool scheduled_ = false;     // guarded by mutex_
-  bool failed_ = false;        // told; log executor
+  // Of the log executor:
+  std::vector<Write> group_;    ///< being written; not empty between two tasks: the disk was full
+  std::size_t steps_ = 0;       ///< passed in this try to write it
+  std::size_t steps_done_ = 0;  ///< that need not be done again
+  bool append_begun_ = false;   ///< the step after those: to be resumed
+  bool full_ = false;           ///< told
+  bool failed_ = false;         ///< told
   std::atomic<std::uint64_t> log_bytes_;
 };
 

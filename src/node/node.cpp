@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <iterator>
 
+#include <fmt/format.h>
+
 #include "base/assert.hpp"
 #include "base/log_sink.hpp"
 
@@ -44,6 +46,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
       reads_(options_.seed * 0x9e3779b97f4a7c15u >> 1),
       log_writer_(parts.loop, parts.log_executor, parts.log,
                   {.durable = [this](std::uint64_t sequence) { durable(sequence); },
+                   .full = [this](const auto& why) { full(Space::Writer::log, why); },
                    .failed =
                        [this](const Error& error) {
                          fail_stop(Error(error.code(),
@@ -52,6 +55,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                        }}),
       applier_(parts.loop, parts.apply_executor, parts.store, parts.calls, options_.batch,
                {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
+                .full = [this](const auto& why) { full(Space::Writer::state, why); },
                 .failed = [this](const Error& error) { fail_stop(error); }}),
       checkpoints_(parts.loop, parts.apply_executor, parts.bulk_executor, parts.store, options_.checkpoints,
                    options_.log_sink,
@@ -482,7 +486,6 @@ void Node::trim_log() {
   const Index checkpoint = checkpoints_.index();
   if (checkpoint.value <= options_.trailing_entries) return;
   Index first{checkpoint.value - options_.trailing_entries};  // the checkpoint's own stays, for its term
-
   if (snapshot_sender_) {
     if (const auto needed = snapshot_sender_->first_needed()) first = std::min(first, *needed);
   }
@@ -554,9 +557,29 @@ void Node::tick() {
   advance();
 }
 
+/// The log or the state waits for space, or no more.
+void Node::full(Space::Writer writer, const std::optional<Error>& why) {
+  if (stopped_) return;
+  const char* const what = writer == Space::Writer::log ? "log" : "database";
+  if (!why) {
+    log_line(options_.log_sink, LogLevel::info, "there is space again, the {} is written", what);
+    return space_.set_full(writer, std::nullopt);
+  }
+  const Error waiting(Errc::disk_full,
+                      fmt::format("the {} cannot be written: {}; nothing acknowledged is lost, what was accepted "
+                                  "waits, and it goes on by itself when there is space again",
+                                  what, why->message()));
+  log_line(options_.log_sink, LogLevel::error, "{}", waiting.message());
+  space_.set_full(writer, waiting);
+}
+
 /// A leader that can take no commands hands over to one that may.
 void Node::watch_space() {
   space_.tick();
+  if (space_.retry_due()) {
+    log_writer_.retry();
+    applier_.retry();
+  }
   if (!space_.refusal() || core_.role() != Role::leader) return;
   if (parts_.loop.now() - handed_over_at_ < options_.election_timeout) return;
   handed_over_at_ = parts_.loop.now();
@@ -596,7 +619,6 @@ void Node::publish() {
   status_.last_index = core_.last_index();
   status_.stable_index = core_.stable_index();
   status_.first_index = core_.facts().first_index;
-
   status_.snapshots_installed = snapshots_installed_;
   if (status_.members != core_.configuration().members) status_.members = core_.configuration().members;
   if (leader == nullptr) {
@@ -657,7 +679,6 @@ std::optional<Refusal> Node::receive_call(ForwardedCall& call) {
     if (!command) return refuse(Errc::invalid_argument, "the command is malformed");
     if (auto lacking = command_sets_.refuse(command->name)) return refuse(Errc::unknown_command, lacking->message());
     if (const auto& full = space_.refusal()) return refuse(Errc::disk_full, full->message());
-
   } else if (!state::decode_session(call.payload.view())) {
     return refuse(Errc::invalid_argument, "the session is malformed");
   }
@@ -776,7 +797,12 @@ void Node::admitted(const ClusterId& cluster_id) {
     return;
   }
   if (auto kept = options_.keep_cluster_id(cluster_id); !kept) {
-    parts_.loop.post([this, error = kept.error()] { fail_stop(error); });
+    parts_.loop.post([this, error = kept.error()] {
+      if (error != Errc::disk_full) return fail_stop(error);
+      log_line(options_.log_sink, LogLevel::error, "cannot join yet: {}", error.message());
+      joiner_.reset();
+      ticks_without_leader_ = 0;  // so that it is tried again
+    });
     return;
   }
   options_.cluster_id = cluster_id;

@@ -23,7 +23,6 @@
 #include "node/calls.hpp"
 #include "node/changes.hpp"
 #include "node/checkpoints.hpp"
-
 #include "node/command_sets.hpp"
 #include "node/forwarding.hpp"
 #include "node/log_writer.hpp"
@@ -33,7 +32,6 @@
 #include "node/reads.hpp"
 #include "node/snapshots.hpp"
 #include "node/space.hpp"
-
 #include "raft/core.hpp"
 #include "state/directory.hpp"
 #include "state/store.hpp"
@@ -54,7 +52,6 @@ struct NodeOptions {
   Applier::Limits batch;
   Checkpoints::Limits checkpoints{64u << 20, 256u << 20, std::chrono::seconds(30)};
   std::uint64_t trailing_entries = 16'384;  ///< below the checkpoint, that stay in the log
-
   std::size_t log_cache_bytes = 64u << 20;
   std::uint64_t log_bytes_max = std::uint64_t{8} << 30;  ///< past it, the log is not kept for snapshots under way
   std::uint64_t disk_reserve_bytes = 64u << 20;
@@ -63,7 +60,6 @@ struct NodeOptions {
   bool sync_state = true;  ///< see state::StoreOptions
   /// The log does not sync each group: so often it is told to. Nullopt: it does.
   std::optional<Duration> sync_interval;
-
   LogSink log_sink;
   /// Microseconds since the epoch, for the entries' time.
   std::function<std::uint64_t()> wall_clock;
@@ -156,8 +152,8 @@ class Node {
   void open_session();
   void maintain_members();
   void watch_space();
+  void full(Space::Writer writer, const std::optional<Error>& why);
   void sync_log();
-
   void protect_log();
 
   bool belongs() const;
@@ -206,9 +202,7 @@ class Node {
   unsigned ticks_since_write_ = 0;
   Duration handed_over_at_{};
   Duration synced_at_{};
-
   std::uint64_t synced_sequence_ = 0;  ///< durable_sequence_ when the log was last told to sync
-
   unsigned ticks_without_leader_ = 0;
   Error why_stopped_{Errc::shutting_down, "the database was closed; the command was not sent"};
   bool scheduled_ = false;

@@ -1,5 +1,6 @@
 #include "node/space.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -34,6 +35,25 @@ std::optional<Error> Space::look(const state::Store& store, const Limits& limits
                              bytes, limits.state_bytes_max, store.oldest_reader_age().count()));
   }
   return std::nullopt;
+}
+
+void Space::set_full(Writer writer, const std::optional<Error>& why) {
+  full_[static_cast<std::size_t>(writer)] = why;
+  retried_at_ = loop_.now();
+}
+
+bool Space::retry_due() {
+  const bool waiting = std::any_of(full_.begin(), full_.end(), [](const auto& why) { return why.has_value(); });
+  if (!waiting || loop_.now() - retried_at_ < interval) return false;
+  retried_at_ = loop_.now();
+  return true;
+}
+
+const std::optional<Error>& Space::refusal() const {
+  for (const auto& why : full_) {
+    if (why) return why;
+  }
+  return refusal_;
 }
 
 void Space::tick() {

@@ -18,7 +18,6 @@ Errc errc_of(int code) noexcept {
     case MDB_VERSION_MISMATCH: return Errc::version_unsupported;
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
-    case MDB_PANIC:
     case MDB_INVALID:
     case MDB_PAGE_FULL:
     case MDB_CURSOR_FULL: return Errc::damaged;

@@ -40,6 +40,8 @@ constexpr std::uint64_t commits_per_sweep = 1024;
 constexpr std::uint64_t write_out_bytes = 1u << 20;
 constexpr std::chrono::nanoseconds write_out_noticed = std::chrono::microseconds(100);
 constexpr std::chrono::nanoseconds write_out_pause_max = std::chrono::milliseconds(20);
+/// LMDB writes at most so much at once (64 pages, or one value of pages of its own).
+constexpr std::uint64_t one_write_bytes = 1u << 20;
 /// A command's error text is cut to this, here and in its session.
 constexpr std::size_t error_text_bytes_max = 4096;
 
@@ -212,7 +214,9 @@ class Store::Impl {
 
   Result<void> apply_or_run_out_of_memory(std::span<const raft::Entry> entries, std::vector<Outcome>& outcomes);
   Result<void> apply_range(std::span<const raft::Entry> entries, std::vector<Outcome>& outcomes);
+  Result<Progress> run_and_commit(std::span<const raft::Entry> entries, Batch& batch);
   Result<Progress> run(std::span<const raft::Entry> entries, Batch& batch);
+  Error short_of_space(const Error& error) const;
   Result<Progress> run_entry(const raft::Entry& entry, Batch& batch);
   Result<void> apply_configuration(const raft::Entry& entry, Batch& batch);
   Result<void> apply_session(const raft::Entry& entry, Batch& batch);
@@ -450,13 +454,14 @@ Result<std::vector<Outcome>> Store::Impl::apply(std::span<const raft::Entry> ent
   outcomes.reserve(entries.size());
   failed_.clear();
   fault_.emplace(Errc::stopped, "applying was interrupted");  // by an exception: what is in memory may be out of step
-  if (auto done = apply_or_run_out_of_memory(entries, outcomes); !done) {
+  const auto done = apply_or_run_out_of_memory(entries, outcomes);
+  if (!done && done.error() != Errc::disk_full) {
     fault_ = done.error();
     return fail(*fault_);
   }
   fault_.reset();
-
-  FLOTILLA_ASSERT(applied_.index == entries.back().index);
+  FLOTILLA_ASSERT(!done || applied_.index == entries.back().index);
+  if (!done && applied_.index < entries.front().index) return fail(done.error());
   return outcomes;
 }
 
@@ -548,20 +553,35 @@ Result<void> Store::Impl::apply_range(std::span<const raft::Entry> entries, std:
     auto txn = lmdb::Txn::begin_write(env_->handle());
     if (!txn) return fail(txn.error());
     Batch batch(std::move(*txn), env_->reserved(), env_->catalog(), applied_);
-    const auto ran = run(entries, batch);
-    if (!ran) return fail(ran.error());
-    progress = *ran;
-    if (progress == Progress::done) {
-      if (auto committed = commit(batch); !committed) return committed;
+    const auto ran = run_and_commit(entries, batch);
+    if (!ran && ran.error() != Errc::disk_full) return fail(ran.error());
+    if (ran && *ran == Progress::done) {
       for (Outcome& outcome : batch.outcomes) outcomes.push_back(std::move(outcome));
       return {};
     }
     if (auto aborted = abort(batch); !aborted) return aborted;
+    if (!ran) return fail(ran.error());
+    progress = *ran;
   }
   if (entries.size() == 1) return fail(Errc::io_error, "one command fills a whole LMDB transaction");
   const std::size_t half = entries.size() / 2;
   if (auto first = apply_range(entries.first(half), outcomes); !first) return first;
   return apply_range(entries.subspan(half), outcomes);
+}
+
+Result<Progress> Store::Impl::run_and_commit(std::span<const raft::Entry> entries, Batch& batch) {
+  const auto ran = run(entries, batch);
+  if (!ran) return fail(short_of_space(ran.error()));
+  if (*ran != Progress::done) return ran;
+  if (auto committed = commit(batch); !committed) return fail(short_of_space(committed.error()));
+  return Progress::done;
+}
+
+/// LMDB says EIO of a write that the system cut short, which is how a full disk shows first.
+Error Store::Impl::short_of_space(const Error& error) const {
+  if (error != Errc::io_error) return error;
+  const auto room = check_room(env_->directory(), one_write_bytes, 0);
+  return !room && room.error() == Errc::disk_full ? room.error() : error;
 }
 
 Result<Progress> Store::Impl::run(std::span<const raft::Entry> entries, Batch& batch) {

@@ -63,9 +63,10 @@ class Store {
   ~Store();
 
   /// Applies a contiguous batch that begins at applied().index + 1, in one LMDB transaction where it can be. Entries at
-  /// or below the applied index are skipped. Returns the outcomes of command and session entries, in log order. An
-  /// error is a local fault: nothing of the batch that is not in applied() took effect, and every later call returns
-  /// the same error.
+  /// or below the applied index are skipped. Returns the outcomes of command and session entries, in log order. The
+  /// disk may be too full for all of it: then a first part is applied (applied() says which) or, where that is nothing,
+  /// the error is disk_full, and the rest may be tried again. Any other error is a local fault: nothing of the batch
+  /// that is not in applied() took effect, and every later call returns the same error.
   [[nodiscard]] Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
 
   /// A checkpoint on its way: holds the pages of its transaction as they are. Dropped unfinished, it changes nothing.

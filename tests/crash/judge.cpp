@@ -194,6 +194,9 @@ class Judge {
       complain(
           fmt::format("entry {} was acknowledged and is lost; the log ends with {}", expected_.acknowledged, last));
     }
+    if (expected_.sole && applied < last) {
+      complain(fmt::format("entry {} is in the log of a lone voter, and {} are applied", last, applied));
+    }
     if (applied < expected_.installed) {
       complain(fmt::format("the snapshot as of {} was in force, and the state is at {}", expected_.installed, applied));
     }

@@ -61,15 +61,19 @@ Result<void> Member::start() {
   hard_state_ = restored.hard_state;
   commit_index_ = restored.commit_index.value;
   fault_.reset();
+  log_full_.reset();
+  state_full_.reset();
   sequence_ = durable_ = 0;
   calls_ = std::make_unique<node::Calls>(1, node::Calls::Limits{1u << 20, 100});
   log_writer_ = std::make_unique<node::LogWriter>(
       queue_, queue_, *started_->log,
       node::LogWriter::Events{.durable = [this](std::uint64_t sequence) { durable_ = sequence; },
+                              .full = [this](const auto& why) { log_full_ = why; },
                               .failed = [this](const flotilla::Error& error) { fault_ = error; }});
   applier_ = std::make_unique<node::Applier>(
       queue_, queue_, *started_->store, *calls_, node::Applier::Limits{16, 64u << 10},
       node::Applier::Events{.applied = [](const node::Applier::Progress&) {},
+                            .full = [this](const auto& why) { state_full_ = why; },
                             .failed = [this](const flotilla::Error& error) { fault_ = error; }});
   return {};
 }
@@ -89,7 +93,18 @@ void Member::stop() {
 /// Of what was posted.
 Result<void> Member::outcome() {
   queue_.run();
-  if (fault_) return fail(*fault_);
+  for (const auto& why : {fault_, log_full_, state_full_}) {
+    if (why) return fail(*why);
+  }
+  return {};
+}
+
+Result<void> Member::go_on() {
+  log_writer_->retry();
+  applier_->retry();
+  if (auto done = outcome(); !done) return done;
+  FLOTILLA_ASSERT(durable_ == sequence_);
+  Recorder::mark(MarkKind::promised);
   return {};
 }
 

@@ -79,6 +79,8 @@ class Member {
   flotilla::Result<void> copy();
   /// An empty block, as an idle member writes.
   flotilla::Result<void> protect();
+  /// After disk_full, there being space again: what waits for it is written. Marks `promised`.
+  flotilla::Result<void> go_on();
 
  private:
   flotilla::Result<void> outcome();
@@ -94,6 +96,8 @@ class Member {
   std::unique_ptr<flotilla::node::Applier> applier_;
   std::shared_ptr<flotilla::state::Store::NewCheckpoint> checkpoint_;
   std::optional<flotilla::Error> fault_;
+  std::optional<flotilla::Error> log_full_;
+  std::optional<flotilla::Error> state_full_;
 
   std::uint64_t base_ = 0;  // of entries_: known from the state or from a snapshot
   std::uint64_t base_term_ = 0;

@@ -70,12 +70,14 @@ Result<void> Driver::run(const Workload& workload) {
   return {};
 }
 
-/// This member, two more voters, and a learner that moves.
+/// This member, two more voters, and a learner that moves; or this one alone.
 std::string Driver::configuration(std::uint64_t moves) const {
   raft::Configuration configuration;
-  configuration.members.push_back({NodeId{2}, "second:1", true});
-  configuration.members.push_back({NodeId{3}, "third:1", true});
-  configuration.members.push_back({NodeId{5}, fmt::format("learner:{}", moves), false});
+  if (!sole_) {
+    configuration.members.push_back({NodeId{2}, "second:1", true});
+    configuration.members.push_back({NodeId{3}, "third:1", true});
+    configuration.members.push_back({NodeId{5}, fmt::format("learner:{}", moves), false});
+  }
   configuration.members.push_back({member_.started().identity.node_id, "", true});
   return raft::encode(configuration);
 }
@@ -195,7 +197,7 @@ Result<void> Driver::restart() {
   return catch_up();
 }
 
-/// The disk is full from some call on, until the member has stopped for it, or a while later.
+/// The disk is full from some call on, until the member waits or has stopped for it, or a while later.
 Result<void> Driver::fill_disk(const Workload& workload) {
   IoFault fault;
   fault.at = Recorder::calls() + random_.below(30);
@@ -207,9 +209,20 @@ Result<void> Driver::fill_disk(const Workload& workload) {
   Result<void> done;
   for (unsigned i = 0; i < 6 && done; ++i) done = step(others);
   Recorder::set_fault({});
+  if (!done && done.error() == Errc::disk_full && member_.running() && random_.one_in(2)) return go_on();
   if (!done) member_.stop();  // it failed: nothing is written any more
   if (!done && done.error() != Errc::disk_full && done.error() != Errc::io_error) return done;
   return restart();
+}
+
+/// Perhaps there is space because the log could be trimmed.
+Result<void> Driver::go_on() {
+  while (random_.one_in(2)) {
+    if (auto done = member_.checkpoint(); !done) return done;
+  }
+  static_cast<void>(member_.trim(member_.checkpoint_index()));
+  if (auto done = member_.go_on(); !done) return done;
+  return catch_up();
 }
 
 Result<void> Driver::step(const Workload& workload) {

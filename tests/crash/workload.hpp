@@ -59,6 +59,7 @@ class Driver {
   flotilla::Result<void> install();
   flotilla::Result<void> restart();
   flotilla::Result<void> fill_disk(const Workload& workload);
+  flotilla::Result<void> go_on();
   flotilla::raft::Entry some_entry(std::uint64_t after);
   std::string configuration(std::uint64_t moves) const;
 

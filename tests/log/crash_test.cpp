@@ -1,6 +1,7 @@
 // Power loss and failing calls at every point: every acknowledged entry and vote is found again, nothing is invented,
 // and recovery may itself be interrupted.
 #include <algorithm>
+#include <functional>
 
 #include "log/log.hpp"
 #include "support.hpp"
@@ -41,6 +42,7 @@ class Subject {
 
   bool open() {
     Result<std::unique_ptr<Log>> log = Log::open(files_, options_);
+    while (!log && log.error() == Errc::disk_full && when_full_ && when_full_()) log = Log::open(files_, options_);
     if (!log) {
       // A crash never looks like damage.
       REQUIRE(log.error() != Errc::damaged);
@@ -52,6 +54,11 @@ class Subject {
   void close() { log_.reset(); }
   Log& log() { return *log_; }
   const Model& model() const { return acknowledged_; }
+
+  /// What is done when the disk is full, before the call is tried again; false: it is not. Not set: the same.
+  void when_full(std::function<bool()> then) { when_full_ = std::move(then); }
+  /// Before that, what the log can do without.
+  void trim_when_full() { trims_when_full_ = true; }
 
   /// False: it failed, and what becomes of it is open.
   bool append(const std::vector<raft::Entry>& what, std::optional<raft::HardState> hard_state, std::uint64_t commit) {
@@ -69,7 +76,9 @@ class Subject {
     after.commit = std::max(after.commit, std::min(commit, after.last()));
     maybe_.push_back({after, 0});
     const Log::Write write{hard_state, what, Index{commit}};
-    return settle(log_->append({&write, 1}).has_value(), after);
+    Result<void> done = log_->append({&write, 1});
+    while (goes_on(done, after)) done = log_->resume();
+    return settle(done.has_value(), after);
   }
 
   bool begin_anew(std::uint64_t last, std::uint64_t term) {
@@ -78,7 +87,9 @@ class Subject {
     after.held.clear();
     after.commit = last;
     maybe_.push_back({after, 0});
-    return settle(log_->begin_anew(Index{last}, Term{term}).has_value(), after);
+    Result<void> done = log_->begin_anew(Index{last}, Term{term});
+    while (goes_on(done, after)) done = log_->begin_anew(Index{last}, Term{term});
+    return settle(done.has_value(), after);
   }
 
   bool trim(std::uint64_t first) {
@@ -111,6 +122,17 @@ class Subject {
   }
 
  private:
+  bool goes_on(const Result<void>& done, Model& after) {
+    if (done || done.error() != Errc::disk_full) return false;
+    if (trims_when_full_) {
+      const std::uint64_t first = acknowledged_.commit;
+      REQUIRE(log_->trim(Index{first}));
+      for (Expected& one : maybe_) one.first_max = std::max(one.first_max, first);
+      acknowledged_.forget_below(log_->first_index().value);
+      after.forget_below(log_->first_index().value);
+    }
+    return when_full_ && when_full_();
+  }
   bool settle(bool done, const Model& after) {
     if (!done) return false;
     acknowledged_ = after;
@@ -123,6 +145,8 @@ class Subject {
   std::unique_ptr<Log> log_;
   Model acknowledged_;
   std::vector<Expected> maybe_;
+  std::function<bool()> when_full_;
+  bool trims_when_full_ = false;
 };
 
 /// Votes, rolls, a split group, a superseded suffix over three segments, trims, a log that begins anew.
@@ -250,26 +274,56 @@ TEST_CASE("each call failing once ends the run of the log and loses nothing") {
   const std::uint64_t calls = calls_of_script();
   for (std::uint64_t at = 0; at < calls; ++at) {
     CAPTURE(at);
-    for (const Errc error : {Errc::io_error, Errc::disk_full}) {
-      for (const bool partly : {false, true}) {
-        CAPTURE(partly);
-        MemoryFileSystem memory;
-        FaultyFileSystem faulty(memory);
-        faulty.set_fault({.at = at, .error = error, .partly = partly});
-        Subject subject(faulty, script_options);
-        REQUIRE_FALSE(run_script(subject));
-        REQUIRE(faulty.struck());
-        // The process is started again; the machine was not.
-        subject.close();
-        memory.forget_unsynced();
-        REQUIRE(subject.open());
-        subject.check_found();
-        // And only what recovery itself brought to the medium survives the next loss of power.
-        subject.close();
-        memory.crash([] { return false; });
-        REQUIRE(subject.open());
-        subject.check_found();
-      }
+    for (const bool partly : {false, true}) {
+      CAPTURE(partly);
+      MemoryFileSystem memory;
+      FaultyFileSystem faulty(memory);
+      faulty.set_fault({.at = at, .partly = partly});
+      Subject subject(faulty, script_options);
+      REQUIRE_FALSE(run_script(subject));
+      REQUIRE(faulty.struck());
+      // The process is started again; the machine was not.
+      subject.close();
+      memory.forget_unsynced();
+      REQUIRE(subject.open());
+      subject.check_found();
+      // And only what recovery itself brought to the medium survives the next loss of power.
+      subject.close();
+      memory.crash([] { return false; });
+      REQUIRE(subject.open());
+      subject.check_found();
+    }
+  }
+}
+
+TEST_CASE("a disk that is full at any call is waited for, and power may be lost meanwhile") {
+  std::mt19937_64 random(4);
+  bool reached = true;
+  for (std::uint64_t at = 0; reached; ++at) {
+    CAPTURE(at);
+    for (unsigned way = 0; way < 16; ++way) {
+      CAPTURE(way);
+      const bool from_then_on = (way & 1) != 0;
+      const bool goes_on = (way & 4) != 0;
+      MemoryFileSystem memory;
+      FaultyFileSystem faulty(memory);
+      faulty.set_fault({.at = at, .from_then_on = from_then_on, .error = Errc::disk_full, .partly = (way & 2) != 0});
+      Subject subject(faulty, script_options);
+      if ((way & 8) != 0) subject.trim_when_full();
+      bool struck = false;
+      subject.when_full([&] {
+        struck = true;
+        if (from_then_on) faulty.set_fault({});
+        return goes_on;
+      });
+      const bool done = run_script(subject);
+      REQUIRE(done == (goes_on || !struck));
+      reached = struck || faulty.struck();  // also one that spoils only the making of a segment ahead
+      subject.close();
+      memory.crash([&] { return random() % 2 == 0; });
+      faulty.set_fault({});
+      REQUIRE(subject.open());
+      subject.check_found();
     }
   }
 }

@@ -78,6 +78,16 @@ TEST_CASE("without a sync of each group, a power loss takes only what came after
     log = must_open(files, options);
     CHECK(log->last_index() == Index{10});
   }
+  SUBCASE("a trim leaves a segment that begins with what a power loss cannot take") {
+    REQUIRE(append(*log, entries(21, 40, 1, 700), std::nullopt));
+    REQUIRE(segment_paths(memory).size() > 1);
+    REQUIRE(log->trim(Index{40}));
+    REQUIRE(segment_paths(memory).size() == 1);
+    memory.crash([] { return false; });
+    log = must_open(files, options);
+    CHECK(log->recovered().hard_state == vote(1));
+    CHECK(log->last_index() == Index{40});
+  }
   SUBCASE("a new segment is begun behind what is durable") {
     REQUIRE(append(*log, entries(21, 40, 1, 700), std::nullopt));
     memory.crash([] { return false; });

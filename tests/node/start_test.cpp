@@ -92,6 +92,32 @@ TEST_CASE("a directory that a killed first start left behind is durable before t
   CHECK(files.synced[1] == options.data_dir.parent_path());
 }
 
+TEST_CASE("a lone voter's start applies all that its log holds, also what no commit index covers (P1)") {
+  const TempDir directory;
+  Options options = test_options(directory / "member");
+  options.found = true;
+  const auto start = [&] {
+    return node::start({.files = log::posix_file_system(), .random = 1}, options, test_commands()).value();
+  };
+  Index last;
+  {
+    const node::Started first = start();
+    const std::string_view args[] = {"key", "value"};
+    raft::Entry entry{.term = first.log->recovered().last_term,
+                      .index = first.log->last_index().next(),
+                      .type = raft::EntryType::command,
+                      .payload = SharedBytes(state::encode_command({}, 0, "put", args))};
+    raft::seal(entry);
+    last = entry.index;
+    const log::Log::Write write{std::nullopt, {&entry, 1}, {}};
+    REQUIRE(first.log->append({&write, 1}));
+  }
+  const node::Started again = start();
+  CHECK(again.log->recovered().commit_index < last);
+  CHECK(again.store->applied_index() == last);
+  CHECK(again.store->read()->table("t").get("key") == "value");
+}
+
 TEST_CASE("a database beside a log that has another term there is not opened") {
   const TempDir directory;
   const Options options = written(directory / "member", 3);

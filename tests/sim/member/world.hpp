@@ -99,6 +99,7 @@ class World {
   bool break_files(Family family, SimMember& member);
   void watch_files(SimMember& member);
   void watch_fault(SimMember& member, const Error& fault);
+  void space_later(SimMember& member);
   void lose_power(SimMember& member, Duration down_max);
   void up_later(SimMember& member, Duration longest);
   void bring_up(SimMember& member);

@@ -128,18 +128,31 @@ void World::watch_files(SimMember& member) {
     fired(*trouble.family);
     if (verbose_) note("files fail", member);
     if (trouble.drops) member.drop_unsynced();
+    if (trouble.family == Family::disk_full) space_later(member);
   }
+  if (trouble.family == Family::disk_full) return;  // it may wait for ever
   if (trouble.tears) return lose_power(member, 5s);
   if (now - *trouble.struck > stop_limit && !member.status().fault) {
     broken(fmt::format("{} goes on although its files failed", member.host()));
   }
 }
 
-/// It stopped itself: promised of one whose files fail, and of nobody else.
+/// It goes on by itself then.
+void World::space_later(SimMember& member) {
+  later(between(0s, 15s), [this, &member, struck = *troubles_[&member].struck] {
+    if (troubles_[&member].struck != struck) return;
+    member.mend_files();
+    troubles_[&member] = {.set_back = troubles_[&member].set_back};
+    if (verbose_) note("there is space again", member);
+  });
+}
+
+/// It stopped itself: promised of one whose files fail (but not because they are full), and of nobody else.
 void World::watch_fault(SimMember& member, const Error& fault) {
   Trouble& trouble = troubles_[&member];
   if (fault == Errc::removed && may_be_removed(member)) return leave(member);
-  const bool promised = trouble.set_back || (trouble.struck && fault == trouble.error);
+  const bool failed = trouble.struck && trouble.family != Family::disk_full;
+  const bool promised = trouble.set_back || (failed && fault == trouble.error);
   if (!promised) return broken(fmt::format("{} stopped itself: {}", member.host(), fault.message()));
   if (std::exchange(trouble.mending, true)) return;
   later(between(0s, 3s), [this, &member] {
@@ -282,7 +295,7 @@ void World::heal() {
       replace(*member);
       continue;
     }
-    if (member->running() && trouble.struck) member->kill();
+    if (member->running() && trouble.struck && trouble.family != Family::disk_full) member->kill();
     member->mend_files();
     trouble = {.rotten = trouble.rotten};
     if (!member->running()) bring_up(*member);
