@@ -138,7 +138,8 @@ class PosixFileSystem final : public FileSystem {
     const int descriptor =
         retry_interrupted([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
     const bool missing = descriptor < 0 && errno == ENOENT;
-    if (descriptor < 0) return fail(missing ? failure("open", directory, errno) : sync_failure("open", directory, errno));
+    if (descriptor < 0)
+      return fail(missing ? failure("open", directory, errno) : sync_failure("open", directory, errno));
     const int done = ::fsync(descriptor);
     const int reason = errno;
     ::close(descriptor);
