@@ -123,6 +123,17 @@ class DB {
   [[nodiscard]] std::future<Result<void>> transfer_leadership(std::optional<NodeId> to = std::nullopt,
                                                               CallOptions call = {});
 
+  // ---- this member
+
+  /// Gives the space of what was removed back to the file system: a copy of the database without its unused pages takes
+  /// the place of the database file, while commands and reads go on (for some milliseconds at the end commands wait).
+  /// Needs disk for the copy meanwhile, and for what the log collects. Of this member alone; what other members have is
+  /// theirs. Ready when it is done or given up, which leaves the database as it was; it has no deadline. ReadTxns that
+  /// are open keep the old file's space until they end.
+  /// Errors: in_use (one is under way), disk_full, io_error, shutting_down, stopped (the message says why). Returns at
+  /// once; from a completion or a command: ready with would_deadlock.
+  [[nodiscard]] std::future<Result<void>> compact();
+
   Status status() const;
   /// A hint: it may be outdated when the caller looks at it.
   bool is_leader() const;

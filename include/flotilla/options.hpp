@@ -84,7 +84,8 @@ struct Options {
   /// Disk space that is left to what has been accepted: with less, new commands are refused with `disk_full` (a leader
   /// hands over, reads go on, Status::refusing says so) until there is more, and no snapshot is copied or received. At
   /// least as much as the commands under way may take, and three log segments. 0: not watched. A disk that is full to
-  /// its last block stops nothing either: what was accepted waits for space, and goes on by itself.
+  /// its last block stops nothing either: what was accepted waits for space, and goes on by itself; only linearizable
+  /// reads wait with it.
   std::uint64_t disk_reserve_bytes = 64u << 20;
   /// The same for the size of the database file: with more, new commands are refused. What a long read transaction sees
   /// cannot be used again meanwhile, so the file grows; it never shrinks by itself. 0: as the disk allows.

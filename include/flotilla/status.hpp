@@ -58,6 +58,7 @@ struct Status {
   std::uint64_t pending_calls = 0;
   std::uint64_t log_bytes = 0;    ///< disk used by log segments
   std::uint64_t state_bytes = 0;  ///< length of the database file
+  bool compacting = false;        ///< DB::compact() is under way; as of the last tick
   unsigned readers = 0;           ///< ReadTxns open in this process
   std::chrono::milliseconds oldest_reader_age{0};
   std::optional<Error> refusing;  ///< why this member as leader accepts no command for the time being: disk_full

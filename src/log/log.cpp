@@ -316,7 +316,6 @@ void Log::Impl::take_entry(const raft::Entry& entry) {
 void Log::Impl::gather(std::span<const Write> group) {
   next_hard_state = hard_state;
   next_commit_index = commit_index;
-  FLOTILLA_ASSERT(appended == entries.size());
   entries.clear();
   appended = 0;
   for (const Write& write : group) {
@@ -576,7 +575,9 @@ Result<void> Log::sync() {
 }
 
 Result<void> Log::append(std::span<const Write> group) {
-  return impl_->run([&] {
+  return impl_->run([&]() -> Result<void> {
+    if (impl_->appended < impl_->entries.size())
+      return fail(Errc::disk_full, "what was appended before waits for space");
     impl_->gather(group);
     return impl_->append_gathered();
   });

@@ -77,7 +77,10 @@ Result<Segment> SegmentMaker::make_now() {
   }
   // Only take() changes next_, and the thread names nothing while making_now_ is set.
   const std::uint64_t id = next_;
-  if (Result<void> placed = put_in_place(temporary, id); !placed) return fail(std::move(placed.error()));
+  if (Result<void> placed = put_in_place(temporary, id); !placed) {
+    if (placed.error() == Errc::disk_full) static_cast<void>(files_.remove(temporary));
+    return fail(std::move(placed.error()));
+  }
   return Segment{id, bytes, std::move(*file)};
 }
 

@@ -34,7 +34,7 @@ void Applier::take_batch() {
 
 /// One batch, so that whatever else was posted comes between two.
 void Applier::drain() {
-  if (failed_) return;
+  if (failed_ || paused_) return;
   if (batch_.empty()) take_batch();
   if (batch_.empty()) return;
   const auto applied = apply();
@@ -47,9 +47,16 @@ void Applier::drain() {
 }
 
 void Applier::retry() {
+  if (retrying_.exchange(true)) return;
   executor_.post([this] {
+    retrying_ = false;
     if (full_) drain();
   });
+}
+
+void Applier::go_on() {
+  paused_ = false;
+  executor_.post([this] { drain(); });
 }
 
 Result<std::vector<state::Outcome>> Applier::apply_to_store() {
@@ -102,15 +109,15 @@ void Applier::install(state::Directory& directory, const state::Applied& receive
 Result<Applier::Progress> Applier::install_now(state::Directory& directory, const state::Applied& received,
                                                bool& half_way) {
   try {
-    const auto staged = directory.stage();
+    const auto staged = directory.stage(directory.incoming());
     // After a failed sync nothing more is written (HOUSE 4).
     if (!staged) half_way = staged.error() != Errc::disk_full;
     if (!staged) return fail(staged.error());
-    const auto installed = store_.install(*staged, [&] {
+    const auto installed = store_.install(staged->path, [&] {
       half_way = true;
-      return directory.publish();
+      return directory.publish(*staged);
     });
-    if (!installed && !half_way) directory.discard();
+    if (!installed && !half_way) directory.discard(*staged);
     if (!installed) return fail(installed.error());
     directory.remove_replaced();
   } catch (const std::exception& thrown) {

@@ -2,6 +2,7 @@
 // results.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <deque>
 #include <functional>
@@ -42,6 +43,9 @@ class Applier {
   void submit(std::vector<raft::Entry> entries);
   /// There may be space again.
   void retry();
+  /// Nothing is applied from now on, until go_on(). Thread: apply executor, both.
+  void pause() { paused_ = true; }
+  void go_on();
 
   /// Puts the received snapshot in `directory` in the place of the state, after what was submitted before. `done` runs
   /// on the loop: an error means that nothing has changed. What is submitted afterwards may begin with entries that the
@@ -65,14 +69,16 @@ class Applier {
   const Limits limits_;
   Events events_;
   std::mutex mutex_;
-  std::deque<raft::Entry> queued_;  // guarded by mutex_
-  bool scheduled_ = false;          // guarded by mutex_
-  Progress unreported_;             // guarded by mutex_
-  bool reporting_ = false;          // guarded by mutex_: the loop will look at unreported_
+  std::deque<raft::Entry> queued_;      // guarded by mutex_
+  bool scheduled_ = false;              // guarded by mutex_
+  Progress unreported_;                 // guarded by mutex_
+  bool reporting_ = false;              // guarded by mutex_: the loop will look at unreported_
+  std::atomic<bool> retrying_ = false;  ///< a try is on its way: it may take long
   // Of the apply executor:
   std::vector<raft::Entry> batch_;  ///< not empty between two tasks: the disk was full
   bool full_ = false;               ///< told
-  bool failed_ = false;             ///< told
+  bool paused_ = false;
+  bool failed_ = false;  ///< told
 };
 
 }  // namespace flotilla::node

@@ -195,6 +195,19 @@ class DbImpl {
     return future;
   }
 
+  std::future<Result<void>> compact() {
+    auto promise = std::make_shared<std::promise<Result<void>>>();
+    auto future = promise->get_future();
+    if (forked()) {
+      promise->set_value(fail(Error(Errc::forked)));
+    } else if (would_block_itself()) {
+      promise->set_value(fail(Error(Errc::would_deadlock)));
+    } else {
+      node_->submit(node::Compaction::Done([promise](Result<void> result) { promise->set_value(std::move(result)); }));
+    }
+    return future;
+  }
+
   bool would_block_itself() const {
     return state::inside_command() || (port_ && port_->loop().is_current()) ||
            (apply_thread_ && apply_thread_->is_current()) || (log_thread_ && log_thread_->is_current());
@@ -535,6 +548,10 @@ std::future<Result<void>> DB::change_members(std::vector<Member> members, CallOp
 }
 std::future<Result<void>> DB::transfer_leadership(std::optional<NodeId> to, CallOptions call) {
   return impl_->change(node::Change::transfer(to), call);
+}
+
+std::future<Result<void>> DB::compact() {
+  return impl_->compact();
 }
 
 Status DB::status() const {

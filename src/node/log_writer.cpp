@@ -42,7 +42,9 @@ void LogWriter::drain() {
 }
 
 void LogWriter::retry() {
+  if (retrying_.exchange(true)) return;
   executor_.post([this] {
+    retrying_ = false;
     if (group_.empty() || failed_) return;
     write_group();
     drain();

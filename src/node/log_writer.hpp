@@ -78,12 +78,13 @@ class LogWriter {
   std::vector<Write> queued_;  // guarded by mutex_
   bool scheduled_ = false;     // guarded by mutex_
   // Of the log executor:
-  std::vector<Write> group_;    ///< being written; not empty between two tasks: the disk was full
-  std::size_t steps_ = 0;       ///< passed in this try to write it
-  std::size_t steps_done_ = 0;  ///< that need not be done again
-  bool append_begun_ = false;   ///< the step after those: to be resumed
-  bool full_ = false;           ///< told
-  bool failed_ = false;         ///< told
+  std::vector<Write> group_;            ///< being written; not empty between two tasks: the disk was full
+  std::size_t steps_ = 0;               ///< passed in this try to write it
+  std::size_t steps_done_ = 0;          ///< that need not be done again
+  bool append_begun_ = false;           ///< the step after those: to be resumed
+  bool full_ = false;                   ///< told
+  bool failed_ = false;                 ///< told
+  std::atomic<bool> retrying_ = false;  ///< a try is on its way: it may take long
   std::atomic<std::uint64_t> log_bytes_;
 };
 

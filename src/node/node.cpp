@@ -17,6 +17,9 @@ constexpr std::int64_t ticks_per_heartbeat = 5;
 /// A leader's disk may stand still for so many election timeouts before it yields: a slow sync is no reason to.
 constexpr unsigned storage_stall_elections = 5;
 constexpr unsigned quiet_ticks = ticks_per_heartbeat;
+constexpr std::ptrdiff_t waiting_messages_max = 1024;
+/// Between two hand-overs of a leader that can take no commands: the others may be no better off.
+constexpr Duration hand_over_pause_max = std::chrono::minutes(1);
 
 Duration tick_interval_of(const NodeOptions& options) {
   return std::max<Duration>(options.heartbeat_interval / ticks_per_heartbeat, std::chrono::milliseconds(1));
@@ -67,6 +70,20 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                                                             "; the log has all of it, restart the member when it is "
                                                             "mended"));
                         }}),
+      compaction_({.loop = parts.loop,
+                   .apply = parts.apply_executor,
+                   .bulk = parts.bulk_executor,
+                   .log_writer = log_writer_,
+                   .applier = applier_,
+                   .store = parts.store,
+                   .directory = parts.directory},
+                  options_.disk_reserve_bytes,
+                  {.replaced = [this] { checkpoints_.replaced(); },
+                   .failed =
+                       [this](const Error& error) {
+                         fail_stop(Error(error.code(), "the compacted database may or may not be in force: " +
+                                                           error.message() + "; nothing is lost, restart the member"));
+                       }}),
       space_(parts.loop, parts.log_executor, parts.store, options_.space),
       changes_(make_changes()),
       applied_index_(parts.store.applied_index()) {}
@@ -174,6 +191,7 @@ void Node::stop(const Error& why) {
   why_stopped_ = why;
   if (tick_timer_ != 0) parts_.loop.cancel(tick_timer_);
   checkpoints_.stop();
+  compaction_.abort(why);
   parts_.calls.refuse_new(why);
   take_incoming();
   proposals_.end_all(why);
@@ -228,6 +246,10 @@ void Node::submit(Changes::Request change) {
   submit_to(&Incoming::changes, std::move(change));
 }
 
+void Node::submit(Compaction::Done compaction) {
+  submit_to(&Incoming::compactions, std::move(compaction));
+}
+
 void Node::wake() {
   if (!loop_ended_.load(std::memory_order_acquire)) parts_.loop.post([this] { advance(); });
   // The loop may have ended between the two: then nobody else will look at what is queued.
@@ -253,6 +275,7 @@ void Node::end_incoming() {
   for (Reads::Barrier& barrier : incoming.barriers) late.add(std::move(barrier), applied_index_);
   late.end_all(why_stopped_);
   for (Changes::Request& change : incoming.changes) change.done(fail(why_stopped_));
+  for (Compaction::Done& compaction : incoming.compactions) compaction(fail(why_stopped_));
 }
 
 Status Node::status() const {
@@ -310,6 +333,7 @@ void Node::take_incoming() {
   for (Proposals::Call& call : incoming.calls) proposals_.add(std::move(call));
   for (Reads::Barrier& barrier : incoming.barriers) reads_.add(std::move(barrier), applied_index_);
   for (Changes::Request& change : incoming.changes) changes_.add(std::move(change));
+  for (Compaction::Done& compaction : incoming.compactions) compact(std::move(compaction));
 }
 
 void Node::place() {
@@ -341,7 +365,15 @@ void Node::process(raft::Ready ready) {
   publish();
 }
 
+/// One that writes nothing waits with the newest that does: a disk may stand still for hours.
 void Node::write(raft::Ready& ready) {
+  if (!ready.must_write() && !unfinished_.empty()) {
+    auto& waiting = unfinished_.back().messages_after_sync;
+    std::move(ready.messages_after_sync.begin(), ready.messages_after_sync.end(), std::back_inserter(waiting));
+    // As a network may: the members ask again.
+    if (waiting.size() > waiting_messages_max) waiting.erase(waiting.begin(), waiting.end() - waiting_messages_max);
+    return;
+  }
   Unfinished unfinished{.sequence = ready.sequence,
                         .writes = ready.must_write(),
                         .term = {},
@@ -442,10 +474,27 @@ void Node::install_snapshot(const raft::SnapshotOffer& offer) {
   });
 }
 
+/// `done` runs on the loop.
+void Node::compact(Compaction::Done done) {
+  if (stopped_) return done(fail(why_stopped_));
+  const std::uint64_t before = parts_.store.file_bytes();
+  log_line(options_.log_sink, LogLevel::info, "compacting a database file of {} bytes", before);
+  compaction_.begin([this, before, done = std::move(done)](Result<void> result) {
+    if (result) {
+      log_line(options_.log_sink, LogLevel::info, "the database file has {} bytes instead of {}",
+               parts_.store.file_bytes(), before);
+    } else {
+      log_line(options_.log_sink, LogLevel::warning, "the database was not compacted: {}", result.error().message());
+    }
+    done(std::move(result));
+  });
+}
+
 void Node::installed(const state::Applied& received, Result<Applier::Progress> installed) {
   if (installed) {
     applied_index_ = received.index;
     checkpoints_.replaced();
+    compaction_.abort(Error(Errc::stopped, "a snapshot took the database's place, which is compact"));
   }
   if (stopped_) return;
   snapshot_receiver_->release();
@@ -489,6 +538,7 @@ void Node::trim_log() {
   if (snapshot_sender_) {
     if (const auto needed = snapshot_sender_->first_needed()) first = std::min(first, *needed);
   }
+  if (const auto needed = compaction_.first_needed()) first = std::min(first, *needed);
   if (first <= trim_wanted_) return;
   trim_wanted_ = first;
   log_writer_.trim(first, [this](Index left) {
@@ -580,9 +630,14 @@ void Node::watch_space() {
     log_writer_.retry();
     applier_.retry();
   }
-  if (!space_.refusal() || core_.role() != Role::leader) return;
-  if (parts_.loop.now() - handed_over_at_ < options_.election_timeout) return;
+  if (!space_.refusal()) hand_over_pause_ = options_.election_timeout;
+  if (!space_.refusal() || core_.role() != Role::leader) {
+    handed_over_at_ = parts_.loop.now();
+    return;
+  }
+  if (parts_.loop.now() - handed_over_at_ < hand_over_pause_) return;
   handed_over_at_ = parts_.loop.now();
+  hand_over_pause_ = std::min(2 * hand_over_pause_, hand_over_pause_max);
   Change over = Change::transfer(std::nullopt);
   over.id = options_.node_id;
   static_cast<void>(carry_out(over));
@@ -642,7 +697,8 @@ void Node::publish_progress() {
   const std::lock_guard lock(status_mutex_);
   status_.progress = std::move(progress);
   status_.checkpoint_index = checkpoints_.index();
-  if (status_.refusing.has_value() != space_.refusal().has_value()) status_.refusing = space_.refusal();
+  status_.compacting = compaction_.running();
+  status_.refusing = space_.refusal();
 }
 
 // ---- what arrives

@@ -24,6 +24,7 @@
 #include "node/changes.hpp"
 #include "node/checkpoints.hpp"
 #include "node/command_sets.hpp"
+#include "node/compaction.hpp"
 #include "node/forwarding.hpp"
 #include "node/log_writer.hpp"
 #include "node/membership.hpp"
@@ -98,6 +99,8 @@ class Node {
   void submit(Proposals::Call call);
   void submit(Reads::Barrier barrier);
   void submit(Changes::Request change);
+  /// Compacts the database.
+  void submit(Compaction::Done compaction);
   /// Thread: any. A copy of what the loop published last.
   Status status() const;
   bool is_leader() const { return is_leader_.load(std::memory_order_acquire); }
@@ -110,6 +113,7 @@ class Node {
     std::vector<Proposals::Call> calls;
     std::vector<Reads::Barrier> barriers;
     std::vector<Changes::Request> changes;
+    std::vector<Compaction::Done> compactions;
   };
   struct Unfinished {  ///< a Ready that is not durable yet
     std::uint64_t sequence = 0;
@@ -141,6 +145,7 @@ class Node {
   void read_log(const raft::LogRead& wanted);
   void send_snapshot(NodeId peer);
   void install_snapshot(const raft::SnapshotOffer& offer);
+  void compact(Compaction::Done done);
   void installed(const state::Applied& received, Result<Applier::Progress> installed);
   void trim_log();
   std::optional<SnapshotSender::Peer> receiver_of_snapshot(NodeId id) const;
@@ -188,6 +193,7 @@ class Node {
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<Joiner> joiner_;
   Checkpoints checkpoints_;
+  Compaction compaction_;
   Space space_;
   Changes changes_;
 
@@ -200,7 +206,8 @@ class Node {
   Leadership placed_under_;          ///< whose term the outstanding calls were last sent in
   std::uint64_t seen_sequence_ = 0;  ///< durable_sequence_ at the last tick
   unsigned ticks_since_write_ = 0;
-  Duration handed_over_at_{};
+  Duration handed_over_at_{};  ///< or not leading, or taking commands
+  Duration hand_over_pause_{};
   Duration synced_at_{};
   std::uint64_t synced_sequence_ = 0;  ///< durable_sequence_ when the log was last told to sync
   unsigned ticks_without_leader_ = 0;

@@ -12,6 +12,7 @@ namespace flotilla::node {
 namespace {
 
 constexpr Duration interval = std::chrono::milliseconds(200);
+constexpr Duration retry_pause_max = std::chrono::seconds(3);
 
 }  // namespace
 
@@ -40,12 +41,14 @@ std::optional<Error> Space::look(const state::Store& store, const Limits& limits
 void Space::set_full(Writer writer, const std::optional<Error>& why) {
   full_[static_cast<std::size_t>(writer)] = why;
   retried_at_ = loop_.now();
+  retry_pause_ = interval;
 }
 
 bool Space::retry_due() {
   const bool waiting = std::any_of(full_.begin(), full_.end(), [](const auto& why) { return why.has_value(); });
-  if (!waiting || loop_.now() - retried_at_ < interval) return false;
+  if (!waiting || loop_.now() - retried_at_ < retry_pause_) return false;
   retried_at_ = loop_.now();
+  retry_pause_ = std::min(2 * retry_pause_, retry_pause_max);
   return true;
 }
 

@@ -44,6 +44,7 @@ class Space {
   std::optional<Error> refusal_;
   std::array<std::optional<Error>, 2> full_;  ///< by writer
   Duration retried_at_{};
+  Duration retry_pause_{};
   Duration asked_at_{};
   bool asking_ = false;
   const std::shared_ptr<char> alive_ = std::make_shared<char>();

@@ -184,7 +184,6 @@ constexpr std::uint64_t long_replay = 100'000;
 /// Applies what is committed again, from the checkpoint on: nobody who reads here goes back in time.
 Result<void> replay(const Options& options, state::Store& store, log::Log& log, Index last) {
   const Index first = store.applied().index.next();
-
   if (last < first) return {};
   const std::uint64_t count = last - first + 1;
   if (count >= long_replay) log_line(options.log_sink, LogLevel::info, "replaying {} entries of the log", count);
@@ -197,7 +196,8 @@ Result<void> replay(const Options& options, state::Store& store, log::Log& log, 
     for (std::span<const raft::Entry> rest(*entries); !rest.empty();) {
       const auto batch = rest.first(std::min(rest.size(), options.batch_entries_max));
       if (auto applied = store.apply(batch); !applied) return fail(applied.error());
-      rest = rest.subspan(batch.size());
+      // A first part, if the disk is full: then the next try says so.
+      rest = rest.subspan(store.applied().index - rest.front().index + 1);
     }
     if (count >= long_replay) {
       log_line(options.log_sink, LogLevel::info, "replayed {} of {}", next - first, count);

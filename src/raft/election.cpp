@@ -26,7 +26,9 @@ void Core::State::reset_election_timer() {
 void Core::State::tick_election() {
   FLOTILLA_ASSERT(leading() == nullptr);
   if (++election_ticks < election_timeout) return;
-  if (may_stand()) {
+  if (own_vote_waits()) {
+    reset_election_timer();
+  } else if (may_stand()) {
     campaign_pre_vote();
   } else {
     become_follower(term, NodeId{});
@@ -86,6 +88,12 @@ void Core::State::ask_for_votes(bool pre, bool ordered_by_leader) {
   }
 }
 
+/// The disk stands still: another term would change nothing but its number.
+bool Core::State::own_vote_waits() const {
+  const auto* candidate = std::get_if<Candidate>(&role_state);
+  return candidate != nullptr && !candidate->pre && durability.persisted() < candidate->vote_sequence;
+}
+
 void Core::State::own_vote_durable() {
   auto* candidate = std::get_if<Candidate>(&role_state);
   if (candidate == nullptr || candidate->pre) return;
@@ -137,13 +145,14 @@ void Core::State::handle(const Message& envelope, const VoteRequest& request) {
   send_after_sync(envelope.from, VoteReply{.pre = false, .granted = true});
 }
 
-/// Changes nothing here. Any member answers, voter or not: the asker's configuration may be newer than ours.
+/// Changes nothing here, and yet waits for the disk: who could not make the vote durable must not have others go from
+/// term to term for it. Any member answers, voter or not: the asker's configuration may be newer than ours.
 void Core::State::handle_pre_vote(const Message& envelope, const VoteRequest& request) {
   const bool granted = envelope.term > term && !sticky() && is_up_to_date(request.last_index, request.last_term);
   const Term answered = granted ? envelope.term : term;
   // Before the first term nothing is refused: no leader is known, and no log is longer.
   FLOTILLA_ASSERT(answered);
-  outgoing.push_back(Message{options.id, envelope.from, answered, VoteReply{.pre = true, .granted = granted}});
+  gated.push_back(Message{options.id, envelope.from, answered, VoteReply{.pre = true, .granted = granted}});
 }
 
 void Core::State::handle(const Message& envelope, const VoteReply& reply) {

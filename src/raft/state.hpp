@@ -123,6 +123,7 @@ struct Core::State {
   void handle(const Message& envelope, const VoteReply& reply);
   bool is_up_to_date(Index index, Term index_term) const;
   void own_vote_durable();
+  bool own_vote_waits() const;
 
   // replication.cpp
   Result<Position> propose(EntryType type, SharedBytes payload, std::uint64_t time);

@@ -21,6 +21,8 @@ namespace {
 constexpr std::string_view link_name = "state";
 constexpr std::string_view new_link_name = "state.link.tmp";
 constexpr std::string_view prefix = "state.";
+constexpr std::string_view copy_prefix = "state.copy-";
+constexpr std::string_view compacted_prefix = "state.compact-";
 
 Error error_at(std::string_view doing, const std::filesystem::path& path, const std::error_code& code) {
   return lmdb::error_of(code.value(), fmt::format("{} {}", doing, path.string()));
@@ -40,14 +42,16 @@ std::optional<std::uint64_t> number_of(std::string_view name) {
   return number;
 }
 
-/// state.N, state.N.tmp, state.copy-N.tmp and the link that was to be; what else is called so may be the user's own.
+/// state.N, state.N.tmp, state.copy-N.tmp, state.compact-N.tmp and the link that was to be; what else is called so may
+/// be the user's own.
 bool is_ours(std::string_view name) {
   constexpr std::string_view end = ".tmp";
-  constexpr std::string_view copy = "state.copy-";
   if (name == new_link_name || number_of(name)) return true;
   if (!name.ends_with(end)) return false;
   name.remove_suffix(end.size());
-  if (name.starts_with(copy)) return number_of(fmt::format("{}{}", prefix, name.substr(copy.size()))).has_value();
+  for (const std::string_view made : {copy_prefix, compacted_prefix}) {
+    if (name.starts_with(made)) return number_of(fmt::format("{}{}", prefix, name.substr(made.size()))).has_value();
+  }
   return number_of(name).has_value();
 }
 
@@ -78,11 +82,15 @@ std::filesystem::path Directory::numbered(std::uint64_t number) const {
 }
 
 std::filesystem::path Directory::incoming() const {
-  return data_dir_ / fmt::format("{}{}.tmp", prefix, number_ + 1);
+  return data_dir_ / fmt::format("{}{}.tmp", prefix, first_number_ + 1);
 }
 
 std::filesystem::path Directory::outgoing(std::uint64_t number) const {
-  return data_dir_ / fmt::format("{}copy-{}.tmp", prefix, number);
+  return data_dir_ / fmt::format("{}{}.tmp", copy_prefix, number);
+}
+
+std::filesystem::path Directory::compacted(std::uint64_t number) const {
+  return data_dir_ / fmt::format("{}{}.tmp", compacted_prefix, number);
 }
 
 Result<Directory> Directory::create(const std::filesystem::path& data_dir, bool sync) {
@@ -145,32 +153,33 @@ Result<void> Directory::link_to(std::uint64_t number) const {
   return sync_ ? sync_directory(data_dir_) : Result<void>();
 }
 
-Result<std::filesystem::path> Directory::stage() {
-  const std::filesystem::path target = numbered(number_ + 1);
+Result<Directory::Staged> Directory::stage(const std::filesystem::path& made) {
+  const Staged staged{staged_ + 1, numbered(staged_ + 1)};
   std::error_code code;
-  std::filesystem::remove_all(target, code);
-  if (!code) std::filesystem::rename(incoming(), target, code);
-  if (code) return fail(error_at("rename to", target, code));
+  std::filesystem::remove_all(staged.path, code);
+  if (!code) std::filesystem::rename(made, staged.path, code);
+  if (code) return fail(error_at("rename to", staged.path, code));
+  staged_ = staged.number;
   if (sync_) {
     if (auto synced = sync_directory(data_dir_); !synced) return fail(synced.error());
   }
-  return target;
+  return staged;
 }
 
-Result<void> Directory::publish() {
-  if (auto linked = link_to(number_ + 1); !linked) return linked;
-  ++number_;
+Result<void> Directory::publish(const Staged& staged) {
+  if (auto linked = link_to(staged.number); !linked) return linked;
+  replaced_ = std::exchange(number_, staged.number);
   return {};
 }
 
 void Directory::remove_replaced() {
   std::error_code code;
-  std::filesystem::remove_all(numbered(number_ - 1), code);
+  std::filesystem::remove_all(numbered(replaced_), code);
 }
 
-void Directory::discard() {
+void Directory::discard(const Staged& staged) {
   std::error_code code;
-  std::filesystem::remove_all(numbered(number_ + 1), code);
+  std::filesystem::remove_all(staged.path, code);
 }
 
 }  // namespace flotilla::state

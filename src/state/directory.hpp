@@ -2,11 +2,10 @@
 //
 //   data/state          a symbolic link to state.N: what is in force
 //   data/state.N        data.mdb, lock.mdb and checkpoint (FORMAT.md)
-
-//   data/state.N+1.tmp  a snapshot that is being received
+//   data/state.M.tmp    a snapshot that is being received (M: one more than N was at the start)
 //
-// One rename of the link, then a sync of the directory, is the moment of the change. Other state.N, state.N.tmp and
-// state.copy-N.tmp are what an interruption left, and are removed at the next start.
+// One rename of the link, then a sync of the directory, is the moment of the change. Other state.N, state.N.tmp,
+// state.copy-N.tmp and state.compact-N.tmp are what an interruption left, and are removed at the next start.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +19,7 @@
 
 namespace flotilla::state {
 
-/// Thread: one at a time.
+/// Thread: one at a time; incoming(), outgoing() and compacted(): any.
 class Directory {
  public:
   /// `sync`: every step is durable before the next; tests of pure logic turn it off.
@@ -43,27 +42,34 @@ class Directory {
   std::filesystem::path incoming() const;
   /// Where a copy to be sent is made; a new `number` each time.
   std::filesystem::path outgoing(std::uint64_t number) const;
-  /// Gives incoming() its final name, which is returned. Requires: it is whole and durable.
-  Result<std::filesystem::path> stage();
-
-  /// What was staged is in force from now on. After an error either may be.
-  Result<void> publish();
+  /// Where a compacted copy is made; a new `number` each time.
+  std::filesystem::path compacted(std::uint64_t number) const;
+  /// One that has its final name, and is not in force.
+  struct Staged {
+    std::uint64_t number = 0;
+    std::filesystem::path path;
+  };
+  /// Gives `made` (such as incoming()) its final name. Requires: it is whole and durable.
+  Result<Staged> stage(const std::filesystem::path& made);
+  /// It is in force from now on. After an error either may be.
+  Result<void> publish(const Staged& staged);
   /// Removes the names of what was in force before publish(): whoever still reads it holds its files. Requires: no
   /// checkpoint is written there any more.
   void remove_replaced();
-
-  /// Removes what was staged.
-  void discard();
+  void discard(const Staged& staged);
 
  private:
   Directory(std::filesystem::path data_dir, bool sync, std::uint64_t number)
-      : data_dir_(std::move(data_dir)), sync_(sync), number_(number) {}
+      : data_dir_(std::move(data_dir)), sync_(sync), first_number_(number), number_(number), staged_(number) {}
   std::filesystem::path numbered(std::uint64_t number) const;
   Result<void> link_to(std::uint64_t number) const;
 
   std::filesystem::path data_dir_;
   bool sync_;
-  std::uint64_t number_;
+  std::uint64_t first_number_;  ///< of this run
+  std::uint64_t number_;        ///< in force
+  std::uint64_t staged_;        ///< the newest: none gets a number that one before it had
+  std::uint64_t replaced_ = 0;  ///< was in force before
 };
 
 }  // namespace flotilla::state

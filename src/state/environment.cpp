@@ -83,9 +83,20 @@ Result<lmdb::Env> open_env(const EnvironmentOptions& options) {
 constexpr std::chrono::milliseconds lock_patience{2000};
 constexpr std::chrono::milliseconds lock_poll{10};
 
+/// LMDB maps the lock file and makes it full of holes, and a reader that finds no space for one ends the process. So it
+/// gets one that has all its space (LMDB keeps the length, and begins it anew).
+Result<void> make_lock_file(const std::filesystem::path& path, unsigned readers_max) {
+  constexpr std::uint64_t head_bytes = 4096;
+  constexpr std::uint64_t reader_bytes = 64;
+  auto file = FileHandle::open(path, O_RDWR | O_CREAT | O_EXCL);
+  if (!file) return fail(file.error());
+  const std::string zeros(head_bytes + (readers_max + reserved_readers) * reader_bytes, '\0');
+  return file->write_at(0, zeros);
+}
+
 /// Nobody else may have the environment open: its reader would not be seen by the new lock file. A lock file that is
 /// left says nothing any more.
-Result<void> take_over(const std::filesystem::path& directory) {
+Result<void> take_over(const std::filesystem::path& directory, unsigned readers_max) {
   const std::filesystem::path path = directory / "lock.mdb";
   const auto until = std::chrono::steady_clock::now() + lock_patience;
   for (;;) {
@@ -101,7 +112,7 @@ Result<void> take_over(const std::filesystem::path& directory) {
   std::error_code code;
   std::filesystem::remove(path, code);
   if (code) return fail(system_error("remove", path, code.value()));
-  return {};
+  return make_lock_file(path, readers_max);
 }
 
 }  // namespace
@@ -164,7 +175,7 @@ Result<std::shared_ptr<Environment>> Environment::open(const EnvironmentOptions&
 
   auto claim = FileClaim::of(data);
   if (!claim) return fail(claim.error());
-  if (auto taken = take_over(options.directory); !taken) return fail(taken.error());
+  if (auto taken = take_over(options.directory, options.readers_max); !taken) return fail(taken.error());
   if (options.back_to) {
     auto file = FileHandle::open(data, O_RDWR);
     if (!file) return fail(file.error());

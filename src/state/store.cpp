@@ -40,8 +40,8 @@ constexpr std::uint64_t commits_per_sweep = 1024;
 constexpr std::uint64_t write_out_bytes = 1u << 20;
 constexpr std::chrono::nanoseconds write_out_noticed = std::chrono::microseconds(100);
 constexpr std::chrono::nanoseconds write_out_pause_max = std::chrono::milliseconds(20);
-/// LMDB writes at most so much at once (64 pages, or one value of pages of its own).
-constexpr std::uint64_t one_write_bytes = 1u << 20;
+/// Where not even so much can be had, a write that was cut short was cut for space.
+constexpr std::uint64_t probe_bytes = 1u << 20;
 /// A command's error text is cut to this, here and in its session.
 constexpr std::size_t error_text_bytes_max = 4096;
 
@@ -155,6 +155,10 @@ class Store::Impl {
   Result<void> open();
   Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
   Result<void> install(const std::filesystem::path& directory, const std::function<Result<void>()>& publish);
+  Result<void> copy(const std::filesystem::path& path, std::uint64_t reserve_bytes) const;
+  Result<Index> compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes) const;
+  Result<void> adopt(Impl& other, const std::function<Result<void>()>& publish);
+  const StoreOptions& options() const noexcept { return options_; }
   Result<std::shared_ptr<NewCheckpoint>> begin_checkpoint();
   Result<Index> finish_checkpoint(NewCheckpoint& checkpoint, const std::function<bool()>& hurry);
   std::optional<Error> checkpoint_fault() const {
@@ -483,6 +487,52 @@ Result<void> Store::Impl::install(const std::filesystem::path& directory,
   return {};
 }
 
+Result<void> Store::Impl::copy(const std::filesystem::path& path, std::uint64_t reserve_bytes) const {
+  const auto from = env();
+  if (from->forked()) return fail(Error(Errc::forked));
+  if (auto room = check_room(path.parent_path(), from->used_bytes(), reserve_bytes); !room) return room;
+  auto file = FileHandle::open(path, O_WRONLY | O_CREAT | O_EXCL);
+  if (!file) return fail(file.error());
+  const int code = mdb_env_copyfd2(from->handle(), file->descriptor(), MDB_CP_COMPACT);
+  if (code != 0) return fail(fault_of(code, fmt::format("copy the database to {}", path.string())));
+  return {};
+}
+
+Result<Index> Store::Impl::compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes) const {
+  const std::filesystem::path path = directory / "data.mdb";
+  std::error_code code;
+  std::filesystem::create_directory(directory, code);
+  if (!code) std::filesystem::permissions(directory, std::filesystem::perms::owner_all, code);
+  if (code) return fail(fault_of(code.value(), fmt::format("make {}", directory.string())));
+  const Checkpoint before = last_checkpoint();
+  if (auto copied = copy(path, reserve_bytes); !copied) return fail(copied.error());
+  auto file = FileHandle::open(path, O_RDWR);
+  if (!file) return fail(file.error());
+  if (options_.sync) {
+    if (auto synced = file->sync(); !synced) return fail(synced.error());
+  }
+  const auto applied = read_applied(path);
+  if (!applied) return fail(applied.error());
+  auto meta = read_meta_page(*file);
+  if (!meta) return fail(meta.error());
+  const bool installed = before.installed && before.index == applied->index;
+  const Checkpoint checkpoint{applied->index, applied->term, installed, std::move(*meta)};
+  if (auto written = write_checkpoint(directory, checkpoint, options_.sync); !written) return fail(written.error());
+  return applied->index;
+}
+
+Result<void> Store::Impl::adopt(Impl& other, const std::function<Result<void>()>& publish) {
+  if (env_->forked()) return fail(Error(Errc::forked));
+  if (fault_) return fail(*fault_);
+  FLOTILLA_ASSERT(!other.fault_ && other.applied_.index == applied_.index && other.applied_.term == applied_.term);
+  if (auto published = publish(); !published) {
+    fault_ = published.error();
+    return published;
+  }
+  use(Loaded{std::move(other.env_), std::move(other.applied_), std::move(other.sessions_), other.last_checkpoint()});
+  return {};
+}
+
 Result<std::shared_ptr<Store::NewCheckpoint>> Store::Impl::begin_checkpoint() {
   if (env_->forked()) return fail(Error(Errc::forked));
   if (fault_) return fail(*fault_);
@@ -559,7 +609,11 @@ Result<void> Store::Impl::apply_range(std::span<const raft::Entry> entries, std:
       for (Outcome& outcome : batch.outcomes) outcomes.push_back(std::move(outcome));
       return {};
     }
-    if (auto aborted = abort(batch); !aborted) return aborted;
+    if (auto aborted = abort(batch); !aborted) {
+      // What LMDB could not take back shows as another error than what came before.
+      if (ran) return aborted;
+      return fail(Error(aborted.error().code(), ran.error().message() + "; " + aborted.error().message()));
+    }
     if (!ran) return fail(ran.error());
     progress = *ran;
   }
@@ -577,10 +631,16 @@ Result<Progress> Store::Impl::run_and_commit(std::span<const raft::Entry> entrie
   return Progress::done;
 }
 
-/// LMDB says EIO of a write that the system cut short, which is how a full disk shows first.
+/// LMDB says EIO of a write that the system cut short, which is how a full disk or quota shows first.
 Error Store::Impl::short_of_space(const Error& error) const {
   if (error != Errc::io_error) return error;
-  const auto room = check_room(env_->directory(), one_write_bytes, 0);
+  const std::filesystem::path probe = env_->directory() / "space.tmp";
+  std::error_code ignored;
+  std::filesystem::remove(probe, ignored);
+  auto room = FileHandle::open(probe, O_WRONLY | O_CREAT | O_EXCL).and_then([](FileHandle file) {
+    return file.reserve(probe_bytes);
+  });
+  std::filesystem::remove(probe, ignored);
   return !room && room.error() == Errc::disk_full ? room.error() : error;
 }
 
@@ -785,27 +845,29 @@ Index Store::applied_index() const {
 }
 
 Result<SnapshotCopy> Store::copy(const std::filesystem::path& path, std::uint64_t reserve_bytes) {
-  const auto env = impl_->env();
-  if (env->forked()) return fail(Error(Errc::forked));
-  const auto copied = [&]() -> Result<void> {
-    MDB_envinfo info{};
-    MDB_stat stat{};
-    mdb_env_info(env->handle(), &info);
-    mdb_env_stat(env->handle(), &stat);
-    const std::uint64_t at_most = (std::uint64_t{info.me_last_pgno} + 1) * stat.ms_psize;
-    if (auto room = check_room(path.parent_path(), at_most, reserve_bytes); !room) return room;
-    auto file = FileHandle::open(path, O_WRONLY | O_CREAT | O_EXCL);
-    if (!file) return fail(file.error());
-    const int code = mdb_env_copyfd2(env->handle(), file->descriptor(), MDB_CP_COMPACT);
-    if (code != 0) return fail(fault_of(code, fmt::format("copy the database to {}", path.string())));
-    return {};
-  }();
-  if (!copied) {
+  if (auto copied = impl_->copy(path, reserve_bytes); !copied) {
     std::error_code ignored;
     std::filesystem::remove(path, ignored);
     return fail(copied.error());
   }
   return SnapshotCopy::take(path);
+}
+
+Result<Index> Store::compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes) {
+  auto made = impl_->compact_to(directory, reserve_bytes);
+  std::error_code ignored;
+  if (!made) std::filesystem::remove_all(directory, ignored);
+  return made;
+}
+
+Result<std::unique_ptr<Store>> Store::open_compacted(const std::filesystem::path& directory) const {
+  StoreOptions options = impl_->options();
+  options.directory = directory;
+  return open(options, impl_->commands());
+}
+
+Result<void> Store::adopt(Store& other, const std::function<Result<void>()>& publish) {
+  return impl_->adopt(*other.impl_, publish);
 }
 
 Result<void> Store::install(const std::filesystem::path& directory, const std::function<Result<void>()>& publish) {

@@ -91,6 +91,15 @@ class Store {
   /// it and `reserve_bytes` more. An error leaves no file.
   [[nodiscard]] Result<SnapshotCopy> copy(const std::filesystem::path& path, std::uint64_t reserve_bytes = 0);
 
+  /// Makes a database of its own out of the newest committed transaction, without unused pages, in `directory`, which
+  /// it makes: durable, with its checkpoint. Returns the index it stands at. As copy(): thread, pages, disk_full.
+  [[nodiscard]] Result<Index> compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes);
+  /// Opens that with the options and commands of this one, which it need not be in step with. Thread: apply.
+  Result<std::unique_ptr<Store>> open_compacted(const std::filesystem::path& directory) const;
+  /// Puts `other`, which has applied the same entries, in this one's place, as install() does; nothing of it is left.
+  /// Thread: apply.
+  [[nodiscard]] Result<void> adopt(Store& other, const std::function<Result<void>()>& publish);
+
   /// Puts the database in `directory` in this one's place; it must include more of the log than this one. It is opened
   /// first; then `publish` makes the change durable. An error of `publish` is a local fault like one of apply(); after
   /// any other nothing has changed. Snapshots that are open stay as they are, and hold the old database until they end.

@@ -75,11 +75,22 @@ Result<void> Member::start() {
       node::Applier::Events{.applied = [](const node::Applier::Progress&) {},
                             .full = [this](const auto& why) { state_full_ = why; },
                             .failed = [this](const flotilla::Error& error) { fault_ = error; }});
+  compaction_ = std::make_unique<node::Compaction>(
+      node::Compaction::Parts{.loop = queue_,
+                              .apply = queue_,
+                              .bulk = queue_,
+                              .log_writer = *log_writer_,
+                              .applier = *applier_,
+                              .store = *started_->store,
+                              .directory = *started_->directory},
+      0,
+      node::Compaction::Events{.replaced = [] {}, .failed = [this](const flotilla::Error& error) { fault_ = error; }});
   return {};
 }
 
 void Member::stop() {
   queue_.run();
+  compaction_.reset();
   applier_.reset();
   log_writer_.reset();
   if (!started_) return;
@@ -265,6 +276,17 @@ Result<void> Member::copy() {
   auto copy = started_->store->copy(started_->directory->outgoing(++copies_));
   if (!copy) return fail(copy.error());
   return {};
+}
+
+void Member::begin_compaction() {
+  compacted_.reset();
+  compaction_->begin([this](Result<void> result) { compacted_ = std::move(result); });
+}
+
+Result<void> Member::end_compaction() {
+  if (auto done = outcome(); !done) return done;
+  FLOTILLA_ASSERT(compacted_);
+  return *compacted_;
 }
 
 Result<void> Member::protect() {

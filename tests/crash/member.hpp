@@ -14,6 +14,7 @@
 #include "model.hpp"
 #include "node/applier.hpp"
 #include "node/calls.hpp"
+#include "node/compaction.hpp"
 #include "node/log_writer.hpp"
 #include "node/start.hpp"
 
@@ -79,6 +80,9 @@ class Member {
   flotilla::Result<void> copy();
   /// An empty block, as an idle member writes.
   flotilla::Result<void> protect();
+  /// Everything that is posted until end_compaction() comes between its steps.
+  void begin_compaction();
+  flotilla::Result<void> end_compaction();
   /// After disk_full, there being space again: what waits for it is written. Marks `promised`.
   flotilla::Result<void> go_on();
 
@@ -94,6 +98,8 @@ class Member {
   std::unique_ptr<flotilla::node::Calls> calls_;
   std::unique_ptr<flotilla::node::LogWriter> log_writer_;
   std::unique_ptr<flotilla::node::Applier> applier_;
+  std::unique_ptr<flotilla::node::Compaction> compaction_;
+  std::optional<flotilla::Result<void>> compacted_;
   std::shared_ptr<flotilla::state::Store::NewCheckpoint> checkpoint_;
   std::optional<flotilla::Error> fault_;
   std::optional<flotilla::Error> log_full_;

@@ -36,19 +36,20 @@ raft::HardState later(const raft::HardState& now, Random& random, NodeId self) {
 }  // namespace
 
 const std::vector<Workload>& workloads() {
-  //                 work commit term supersede trim install copy protect restart full checkpoint
+  //                 work commit term supersede trim install copy protect restart full checkpoint compact
   static const std::vector<Workload> all{
-      {"first-start", 4, {3, 2, 0, 0, 0, 0, 0, 0, 1, 0, 1}, 100},
-      {"roll", 50, {12, 6, 1, 0, 2, 0, 0, 1, 1, 0, 2}, 1500},
-      {"supersede", 40, {8, 2, 1, 4, 1, 0, 0, 0, 1, 0, 1}, 3000},
-      {"votes", 50, {3, 2, 8, 1, 0, 0, 0, 1, 1, 0, 1}, 100},
-      {"trim", 50, {8, 6, 0, 0, 5, 0, 0, 1, 1, 0, 4}, 2000},
-      {"checkpoint", 50, {8, 8, 0, 0, 1, 0, 0, 0, 2, 0, 8}, 300},
-      {"install", 30, {6, 3, 1, 2, 1, 3, 0, 1, 1, 0, 2}, 1500},
-      {"copy", 30, {6, 4, 0, 0, 1, 1, 3, 0, 1, 0, 2}, 500},
-      {"full", 40, {8, 4, 1, 1, 2, 1, 1, 1, 0, 4, 3}, 1500},
-      {"faults", 24, {10, 6, 2, 2, 3, 2, 2, 1, 2, 0, 4}, 3000},
-      {"mixed", 60, {10, 6, 2, 2, 2, 1, 1, 1, 1, 1, 3}, 2000},
+      {"first-start", 4, {3, 2, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0}, 100},
+      {"roll", 50, {12, 6, 1, 0, 2, 0, 0, 1, 1, 0, 2, 0}, 1500},
+      {"supersede", 40, {8, 2, 1, 4, 1, 0, 0, 0, 1, 0, 1, 0}, 3000},
+      {"votes", 50, {3, 2, 8, 1, 0, 0, 0, 1, 1, 0, 1, 0}, 100},
+      {"trim", 50, {8, 6, 0, 0, 5, 0, 0, 1, 1, 0, 4, 1}, 2000},
+      {"checkpoint", 50, {8, 8, 0, 0, 1, 0, 0, 0, 2, 0, 8, 1}, 300},
+      {"install", 30, {6, 3, 1, 2, 1, 3, 0, 1, 1, 0, 2, 1}, 1500},
+      {"copy", 30, {6, 4, 0, 0, 1, 1, 3, 0, 1, 0, 2, 0}, 500},
+      {"compact", 30, {8, 6, 1, 1, 2, 1, 0, 0, 1, 0, 3, 4}, 1000},
+      {"full", 40, {8, 4, 1, 1, 2, 1, 1, 1, 0, 4, 3, 2}, 1500},
+      {"faults", 24, {10, 6, 2, 2, 3, 2, 2, 1, 2, 0, 4, 1}, 3000},
+      {"mixed", 60, {10, 6, 2, 2, 2, 1, 1, 1, 1, 1, 3, 1}, 2000},
   };
   return all;
 }
@@ -215,6 +216,16 @@ Result<void> Driver::fill_disk(const Workload& workload) {
   return restart();
 }
 
+/// Entries are committed while the copy is made, so that it has to catch up.
+Result<void> Driver::compact() {
+  if (!sole_ && truth_.last() == member_.last()) {
+    if (auto done = work(1 + static_cast<unsigned>(random_.below(6)), member_.last()); !done) return done;
+  }
+  member_.begin_compaction();
+  if (auto done = sole_ ? member_.commit(member_.last()) : commit_some(); !done) return done;
+  return member_.end_compaction();
+}
+
 /// Perhaps there is space because the log could be trimmed.
 Result<void> Driver::go_on() {
   while (random_.one_in(2)) {
@@ -235,6 +246,7 @@ Result<void> Driver::step(const Workload& workload) {
   if (truth_.last() > member_.known_commit()) return catch_up();
   if (sole_) {
     if (random_.one_in(3)) return member_.checkpoint();
+    if (random_.one_in(8)) return compact();
     if (auto done = work(1 + static_cast<unsigned>(random_.below(4)), member_.last()); !done) return done;
     return member_.commit(member_.last());
   }
@@ -260,6 +272,7 @@ Result<void> Driver::step(const Workload& workload) {
     case Step::restart: return restart();
     case Step::full: return fill_disk(workload);
     case Step::checkpoint: return member_.checkpoint();
+    case Step::compact: return compact();
   }
   return {};
 }
@@ -301,6 +314,9 @@ Result<void> run_db(const std::filesystem::path& data_dir, std::uint64_t seed) {
           }
         }
       });
+    }
+    if (opened > 0) {
+      if (auto compacted = db->compact().get(); !compacted) errors.push_back(compacted.error());
     }
     for (std::thread& thread : threads) thread.join();
     if (!errors.empty()) return fail(errors.front());

@@ -25,9 +25,10 @@ enum class Step : std::uint8_t {
   protect,
   restart,
   full,
-  checkpoint
+  checkpoint,
+  compact
 };
-inline constexpr std::size_t steps = 11;
+inline constexpr std::size_t steps = 12;
 
 struct Workload {
   std::string_view name;
@@ -60,6 +61,7 @@ class Driver {
   flotilla::Result<void> restart();
   flotilla::Result<void> fill_disk(const Workload& workload);
   flotilla::Result<void> go_on();
+  flotilla::Result<void> compact();
   flotilla::raft::Entry some_entry(std::uint64_t after);
   std::string configuration(std::uint64_t moves) const;
 

@@ -248,8 +248,7 @@ struct Interrupted {
     auto writer = state::SnapshotWriter::create({directory.incoming(), copy.bytes(), copy.hash(), true}).value();
     REQUIRE(writer.write(copy.read(0, copy.bytes()).value()));
     REQUIRE(writer.finish());
-    REQUIRE(directory.stage());
-    REQUIRE(directory.publish());
+    REQUIRE(directory.publish(directory.stage(directory.incoming()).value()));
   }
 
   std::unique_ptr<log::Log> open_log() {

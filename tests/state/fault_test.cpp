@@ -239,10 +239,10 @@ TEST_CASE("every step of an installation is durable before the next") {
   CHECK(synced == Steps{"data.mdb", "checkpoint.tmp", "state.2.tmp"});
   synced.clear();
   CHECK(received.index == Index{1});
-  REQUIRE(directory.stage());
+  const auto staged = directory.stage(directory.incoming()).value();
   CHECK(synced == Steps{"data"});
   synced.clear();
-  REQUIRE(directory.publish());
+  REQUIRE(directory.publish(staged));
   CHECK(synced == Steps{"data"});
   // A process that was killed before that sync leaves the link visible, and maybe not durable.
   synced.clear();

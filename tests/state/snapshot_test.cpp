@@ -75,12 +75,11 @@ class Target {
     return writer->finish();
   }
   Result<void> install(const Applied& received) {
-    auto staged = directory_.stage();
+    auto staged = directory_.stage(directory_.incoming());
     if (!staged) return fail(staged.error());
-    auto installed = store_->install(*staged, [this] { return directory_.publish(); });
+    auto installed = store_->install(staged->path, [&] { return directory_.publish(*staged); });
     if (installed) CHECK(store_->applied().index == received.index);
     if (installed) directory_.remove_replaced();
-
     return installed;
   }
 
@@ -382,8 +381,8 @@ TEST_CASE("if the change itself fails, the store is over: either database may be
   Source source;
   Target target;
   const auto received = target.receive(source.copy()).value();
-  const auto staged = target.directory().stage().value();
-  const auto installed = target.store().install(staged, [] { return fail(Errc::io_error, "no sync"); });
+  const auto staged = target.directory().stage(target.directory().incoming()).value();
+  const auto installed = target.store().install(staged.path, [] { return fail(Errc::io_error, "no sync"); });
   REQUIRE_FALSE(installed);
   CHECK(target.store().apply(std::vector{configuration_entry(1)}).error() == Errc::io_error);
   CHECK(target.store().read());
@@ -419,12 +418,12 @@ TEST_CASE("an interruption before the change leaves the old database, after it t
   }
   SUBCASE("when it is staged") {
     const auto received = target.receive(copy).value();
-    REQUIRE(target.directory().stage());
+    REQUIRE(target.directory().stage(target.directory().incoming()));
   }
   SUBCASE("when it is staged and opened, and the change fails") {
     const auto received = target.receive(copy).value();
-    const auto staged = target.directory().stage().value();
-    REQUIRE_FALSE(target.store().install(staged, [] { return fail(Errc::io_error, "no"); }));
+    const auto staged = target.directory().stage(target.directory().incoming()).value();
+    REQUIRE_FALSE(target.store().install(staged.path, [] { return fail(Errc::io_error, "no"); }));
   }
   SUBCASE("while the link is made") {
     std::filesystem::create_directory_symlink("state.2", target.path() / "state.link.tmp");

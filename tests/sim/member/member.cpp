@@ -355,6 +355,12 @@ void SimMember::change(node::Change change, Duration timeout) {
       node::Changes::Request{std::move(change), running_->threads->loop.now() + timeout, [](const Result<void>&) {}});
 }
 
+void SimMember::compact(std::function<void()> done) {
+  running_->node->submit(node::Compaction::Done([done = std::move(done)](const Result<void>& result) {
+    if (result) done();
+  }));
+}
+
 std::pair<std::uint64_t, Index> SimMember::content() {
   auto txn = running_->started->store->read();
   if (!txn) return {0, Index{}};

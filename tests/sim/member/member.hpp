@@ -95,6 +95,8 @@ class SimMember final : public Disk {
   void read_linearizable(const std::string& key, Duration timeout);
   /// Asked of this member; how it ends is nobody's business but the configuration's.
   void change(node::Change change, Duration timeout);
+  /// `done`: it succeeded.
+  void compact(std::function<void()> done);
   /// Over the contents of all tables, and the index they are at.
   std::pair<std::uint64_t, Index> content();
   std::uint64_t starts() const { return starts_; }

@@ -10,10 +10,10 @@ namespace flotilla::sim {
 namespace {
 
 constexpr std::array<std::string_view, families> names = {
-    "crash",      "crash_many", "kill",         "torn",        "torn_start", "close",    "partition",
-    "one_way",    "reset",      "slow_network", "slow_disk",   "disk_hang",  "io_error", "disk_full",
-    "slow_apply", "pause",      "drift",        "bit_rot",     "set_back",   "wipe",     "removal",
-    "demotion",   "growth",     "transfer",     "torn_install"};
+    "crash",      "crash_many", "kill",         "torn",         "torn_start", "close",    "partition",
+    "one_way",    "reset",      "slow_network", "slow_disk",    "disk_hang",  "io_error", "disk_full",
+    "slow_apply", "pause",      "drift",        "bit_rot",      "set_back",   "wipe",     "removal",
+    "demotion",   "growth",     "transfer",     "torn_install", "compaction"};
 
 }  // namespace
 

@@ -26,7 +26,7 @@ enum class Family : std::uint8_t {
   slow_disk,     ///< for the whole run
   disk_hang,     ///< the log thread of a member stands still
   io_error,      ///< one file call, or all from it on; what was not synced may be dropped
-  disk_full,     ///< the same
+  disk_full,     ///< there is no space for a file call, or for all from it on; after a while there is
   slow_apply,    ///< the apply thread stands still
   pause,         ///< a whole process stands still
   drift,         ///< clocks at different rates; for the whole run
@@ -38,6 +38,7 @@ enum class Family : std::uint8_t {
   growth,        ///< a new member joins, as a voter or as a learner that is promoted later
   transfer,      ///< of the leadership, asked of any member
   torn_install,  ///< power loss around the moment when a snapshot is installed
+  compaction,    ///< a member's database is compacted: no fault, but one may come in the middle of it
   count_,
 };
 inline constexpr std::size_t families = static_cast<std::size_t>(Family::count_);

@@ -43,6 +43,7 @@ std::string Report::text() const {
   line("elections", &Counts::elections);
   line("truncations", &Counts::truncations);
   line("snapshots installed", &Counts::installs);
+  line("compactions", &Counts::compactions);
   line("configurations", &Counts::configurations);
   line("crashes", &Counts::crashes);
   line("starts", &Counts::starts);

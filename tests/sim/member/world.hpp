@@ -33,6 +33,7 @@ struct Counts {
   std::uint64_t crashes = 0;
   std::uint64_t starts = 0;
   std::uint64_t installs = 0;
+  std::uint64_t compactions = 0;
   Duration simulated{};
   std::array<std::uint64_t, families> faults{};
 };

@@ -75,6 +75,13 @@ bool World::strike(Family family, SimMember& member) {
     case Family::disk_hang: member.pause_disk(now + between(10ms, 8s)); break;
     case Family::slow_apply: member.pause_apply(now + between(10ms, 8s)); break;
     case Family::pause: member.pause(now + between(10ms, 8s)); break;
+    case Family::compaction:
+      member.compact([this] { ++counts_.compactions; });
+      if (!scheduler_.chance(0.3)) break;
+      later(between(0ms, 40ms), [this, &member] {
+        if (member.running()) lose_power(member, 5s);
+      });
+      break;
     case Family::slow_network:
     case Family::slow_disk:
     case Family::drift:
@@ -142,7 +149,8 @@ void World::space_later(SimMember& member) {
   later(between(0s, 15s), [this, &member, struck = *troubles_[&member].struck] {
     if (troubles_[&member].struck != struck) return;
     member.mend_files();
-    troubles_[&member] = {.set_back = troubles_[&member].set_back};
+    Trouble& trouble = troubles_[&member];
+    trouble = {.rotten = trouble.rotten, .set_back = trouble.set_back};
     if (verbose_) note("there is space again", member);
   });
 }
