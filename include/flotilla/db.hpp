@@ -126,12 +126,13 @@ class DB {
   // ---- this member
 
   /// Gives the space of what was removed back to the file system: a copy of the database without its unused pages takes
-  /// the place of the database file, while commands and reads go on (for some milliseconds at the end commands wait).
-  /// Needs disk for the copy meanwhile, and for what the log collects. Of this member alone; what other members have is
-  /// theirs. Ready when it is done or given up, which leaves the database as it was; it has no deadline. ReadTxns that
-  /// are open keep the old file's space until they end.
-  /// Errors: in_use (one is under way), disk_full, io_error, shutting_down, stopped (the message says why). Returns at
-  /// once; from a completion or a command: ready with would_deadlock.
+  /// the place of the database file, while commands and reads go on (commands wait for some milliseconds now and then).
+  /// Needs disk for the copy meanwhile, for what the log collects (at most Options::log_bytes_max), and for what
+  /// changes in the old file. Of this member alone. Ready when it is done or given up, which leaves the database as it
+  /// was; it has no deadline, and close() waits for a copy that is being made. ReadTxns that are open keep the old
+  /// file's space until they end. Errors: in_use (one is under way), disk_full, too_many_readers, map_full, damaged,
+  /// io_error, shutting_down, forked; stopped: this member stopped, or something came between, which the message names.
+  /// Returns at once; from a completion or a command: ready with would_deadlock.
   [[nodiscard]] std::future<Result<void>> compact();
 
   Status status() const;

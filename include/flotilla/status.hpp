@@ -61,6 +61,8 @@ struct Status {
   bool compacting = false;        ///< DB::compact() is under way; as of the last tick
   unsigned readers = 0;           ///< ReadTxns open in this process
   std::chrono::milliseconds oldest_reader_age{0};
+  /// Of the database file, and of files that were replaced: what open ReadTxns keep from being used again.
+  std::uint64_t pinned_bytes = 0;
   std::optional<Error> refusing;  ///< why this member as leader accepts no command for the time being: disk_full
   std::optional<Error> fault;  ///< why this member stopped itself, if it did; Errc::removed: it is no member any more
 };

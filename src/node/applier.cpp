@@ -114,8 +114,9 @@ Result<Applier::Progress> Applier::install_now(state::Directory& directory, cons
     if (!staged) half_way = staged.error() != Errc::disk_full;
     if (!staged) return fail(staged.error());
     const auto installed = store_.install(staged->path, [&] {
-      half_way = true;
-      return directory.publish(*staged);
+      auto published = directory.publish(*staged);
+      half_way = !published && published.error() != Errc::disk_full;
+      return published;
     });
     if (!installed && !half_way) directory.discard(*staged);
     if (!installed) return fail(installed.error());

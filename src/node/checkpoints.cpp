@@ -14,11 +14,11 @@ constexpr Duration patience = std::chrono::seconds(5);
 
 }  // namespace
 
-Checkpoints::Checkpoints(Loop& loop, Executor& apply, Executor& bulk, state::Store& store, Limits limits,
+Checkpoints::Checkpoints(Loop& loop, Executor& apply, Executor& writer, state::Store& store, Limits limits,
                          LogSink log_sink, Events events)
     : loop_(loop),
       apply_(apply),
-      bulk_(bulk),
+      writer_(writer),
       store_(store),
       limits_(limits),
       log_sink_(std::move(log_sink)),
@@ -62,7 +62,7 @@ void Checkpoints::begin() {
 }
 
 void Checkpoints::finish(const std::shared_ptr<Running>& running) {
-  bulk_.post([this, running, ending = ending_, &store = store_, &loop = loop_, limits = limits_] {
+  writer_.post([this, running, ending = ending_, &store = store_, &loop = loop_, limits = limits_] {
     // Half the way to the next one that is due, the log's syncs have to wait after all.
     const auto hurry = [&] { return *ending || store.grown_bytes() >= 3 * limits.growth_bytes / 2; };
     const auto result = store.finish_checkpoint(*running->checkpoint, hurry);
@@ -84,11 +84,14 @@ void Checkpoints::finished(const std::shared_ptr<Running>& running, const Result
   if (!result) return events_.failed(result.error());
   last_at_ = loop_.now();
   log_bytes_ -= running->log_bytes;
-  index_ = std::max(index_, *result);
+  if (!running->replaced) index_ = std::max(index_, *result);
 }
 
 void Checkpoints::replaced() {
-  if (running_) running_->log_bytes = 0;
+  if (running_) {
+    running_->log_bytes = 0;
+    running_->replaced = true;
+  }
   index_ = store_.last_checkpoint().index;
   log_bytes_ = 0;
   last_at_ = loop_.now();

@@ -14,7 +14,7 @@
 
 namespace flotilla::node {
 
-/// Thread: loop. One at a time: begun on the apply executor, between two batches; made durable on the bulk one.
+/// Thread: loop. One at a time: begun on the apply executor, between two batches; made durable on another.
 class Checkpoints {
  public:
   struct Limits {  ///< see Options
@@ -27,7 +27,7 @@ class Checkpoints {
     std::function<void(std::function<void()> then)> sync_log;
     std::function<void(const Error&)> failed;  ///< a local fault
   };
-  Checkpoints(Loop& loop, Executor& apply, Executor& bulk, state::Store& store, Limits limits, LogSink log_sink,
+  Checkpoints(Loop& loop, Executor& apply, Executor& writer, state::Store& store, Limits limits, LogSink log_sink,
               Events events);
   ~Checkpoints();
 
@@ -49,6 +49,7 @@ class Checkpoints {
   struct Running {
     std::shared_ptr<state::Store::NewCheckpoint> checkpoint;
     std::uint64_t log_bytes = 0;  ///< on the loop: applied when it was wanted
+    bool replaced = false;        ///< on the loop: it is of a database that is not in force any more
   };
   bool due() const;
   void begin();
@@ -57,7 +58,7 @@ class Checkpoints {
 
   Loop& loop_;
   Executor& apply_;
-  Executor& bulk_;
+  Executor& writer_;
   state::Store& store_;
   const Limits limits_;
   const LogSink log_sink_;

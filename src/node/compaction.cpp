@@ -1,19 +1,24 @@
 #include "node/compaction.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <filesystem>
+#include <limits>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
 #include "base/assert.hpp"
 
 namespace flotilla::node {
+
 namespace {
 
-/// Of the log at once: commands wait while they are applied to the copy.
-constexpr std::size_t slice_bytes = 256u << 10;
+constexpr std::size_t chunk_bytes_min = 1u << 20;
+constexpr std::size_t chunk_bytes_max = 64u << 20;
 
 }  // namespace
 
@@ -23,17 +28,21 @@ struct Compaction::Run {
   std::atomic<bool> ended = false;
   // On the loop:
   Phase phase = Phase::catching_up;
-  Index needed;  ///< of the log
-  // On the apply executor, and between tasks of it on the bulk one:
+  Index needed;                                                   ///< of the log
+  std::uint64_t gap = std::numeric_limits<std::uint64_t>::max();  ///< entries, a round ago
+  std::size_t chunk_bytes = chunk_bytes_min;                      ///< of the log, read at once
+  std::uint64_t chunk_entries = 0;                                ///< in the newest one
+  // On the apply executor, or on another while no task for it is under way:
   std::optional<state::Directory::Staged> staged;
   std::unique_ptr<state::Store> copy;
   std::shared_ptr<state::Store::NewCheckpoint> checkpoint;
   bool paused = false;
-  bool changing_over = false;
+  bool fault = false;              ///< the error is one of the member
+  std::filesystem::path replaced;  ///< nobody needs it any more
 };
 
-Compaction::Compaction(Parts parts, std::uint64_t reserve_bytes, Events events)
-    : parts_(parts), reserve_bytes_(reserve_bytes), events_(std::move(events)) {}
+Compaction::Compaction(Parts parts, const Limits& limits, Events events)
+    : parts_(parts), limits_(limits), events_(std::move(events)) {}
 
 Compaction::~Compaction() {
   if (run_) run_->ended = true;
@@ -51,13 +60,14 @@ void Compaction::on(Executor& executor, const std::shared_ptr<Run>& run, Work wo
     auto result = [&]() -> decltype(work()) {
       try {
         return work();
-      } catch (const std::exception& thrown) {
+      } catch (const std::exception& thrown) {  // memory, or a broken invariant
+        run->fault = true;
         return fail(Errc::stopped, thrown.what());
       }
     }();
     loop.post([this, run, result = std::move(result), then = std::move(then)]() mutable {
       if (run->ended) return;
-      if (!result) return end(run, fail(result.error()));
+      if (!result) return failed(run, result.error());
       then(std::move(result));
     });
   });
@@ -71,7 +81,9 @@ void Compaction::begin(Done done) {
   run_->made = parts_.directory.compacted(++runs_);
   on(
       parts_.bulk, run_,
-      [&store = parts_.store, made = run_->made, reserve = reserve_bytes_] { return store.compact_to(made, reserve); },
+      [&store = parts_.store, made = run_->made, reserve = limits_.reserve_bytes] {
+        return store.compact_to(made, reserve);
+      },
       [this, run = run_](const Result<Index>&) { open(run); });
 }
 
@@ -80,6 +92,8 @@ void Compaction::open(const std::shared_ptr<Run>& run) {
       parts_.apply, run,
       [run, &directory = parts_.directory, &store = parts_.store]() -> Result<void> {
         auto staged = directory.stage(run->made);
+        // After a failed sync nothing more is written (HOUSE 4).
+        run->fault = !staged && staged.error() != Errc::disk_full;
         if (!staged) return fail(staged.error());
         run->staged = std::move(*staged);
         auto copy = store.open_compacted(run->staged->path);
@@ -90,30 +104,49 @@ void Compaction::open(const std::shared_ptr<Run>& run) {
       [this, run](const Result<void>&) { catch_up(run); });
 }
 
+/// Beside a database that goes on, it is enough to be near; while apply pauses, the goal stands still.
 void Compaction::catch_up(const std::shared_ptr<Run>& run) {
   const Index applied = run->copy->applied_index();
   const Index goal = parts_.store.applied_index();
-  if (applied >= goal) return caught_up(run);
+  const std::uint64_t gap = goal > applied ? goal - applied : 0;
+  const bool paused = run->phase == Phase::paused;
+  if (gap <= (paused ? 0 : limits_.slice.entries)) return caught_up(run);
+  if (!paused && gap >= std::exchange(run->gap, gap)) {
+    // As near as it gets, or too slow: the log is read between its groups, and the larger those are the less often.
+    if (gap <= run->chunk_entries) return caught_up(run);
+    run->chunk_bytes = std::min(2 * run->chunk_bytes, chunk_bytes_max);
+  }
   // The term before is not asked for: the log may begin here.
-  parts_.log_writer.read(applied.next(), Term{}, slice_bytes, [this, run, goal](LogWriter::Slice slice) {
+  parts_.log_writer.read(applied.next(), Term{}, run->chunk_bytes, [this, run, goal](LogWriter::Slice slice) {
     if (run->ended) return;
-    while (!slice.entries.empty() && slice.entries.back().index > goal) slice.entries.pop_back();
-    if (slice.entries.empty()) {
-      return end(run, fail(Errc::stopped, "the log no longer has what came after the copy; the database is as it was"));
-    }
-    apply(run, std::move(slice.entries));
+    auto& entries = slice.entries;
+    while (!entries.empty() && entries.back().index > goal) entries.pop_back();
+    if (entries.empty()) return failed(run, Error(Errc::stopped, "the log no longer has what came after the copy"));
+    run->chunk_entries = entries.size();
+    apply(run, std::make_shared<const std::vector<raft::Entry>>(std::move(entries)), 0);
   });
 }
 
-void Compaction::apply(const std::shared_ptr<Run>& run, std::vector<raft::Entry> entries) {
+/// A slice at a time: commands wait meanwhile.
+void Compaction::apply(const std::shared_ptr<Run>& run, std::shared_ptr<const std::vector<raft::Entry>> chunk,
+                       std::size_t from) {
+  std::size_t end = from;
+  for (std::size_t bytes = 0;
+       end < chunk->size() && end - from < limits_.slice.entries && bytes < limits_.slice.bytes;) {
+    bytes += raft::record_bytes((*chunk)[end++]);
+  }
   on(
       parts_.apply, run,
-      [run, entries = std::move(entries)]() -> Result<void> {
-        const auto outcomes = run->copy->apply(entries);
+      [run, chunk, from, end]() -> Result<void> {
+        const auto outcomes = run->copy->apply(std::span(*chunk).subspan(from, end - from));
         if (!outcomes) return fail(outcomes.error());
+        if (run->copy->applied_index() < (*chunk)[end - 1].index) return fail(Errc::disk_full, "no space for the copy");
         return {};
       },
-      [this, run](const Result<void>&) { catch_up(run); });
+      [this, run, chunk, end](const Result<void>&) {
+        if (end < chunk->size()) return apply(run, chunk, end);
+        catch_up(run);
+      });
 }
 
 void Compaction::caught_up(const std::shared_ptr<Run>& run) {
@@ -125,21 +158,6 @@ void Compaction::caught_up(const std::shared_ptr<Run>& run) {
 }
 
 void Compaction::checkpoint(const std::shared_ptr<Run>& run) {
-  const auto finish = [this, run](const Result<void>&) {
-    on(
-        parts_.bulk, run,
-        [run]() -> Result<void> {
-          const auto done = run->copy->finish_checkpoint(*run->checkpoint, [run] { return run->ended.load(); });
-          run->checkpoint.reset();
-          if (!done) return fail(done.error());
-          return {};
-        },
-        [this, run](const Result<void>&) {
-          run->needed = run->copy->last_checkpoint().index;
-          run->phase = Phase::checkpointed;
-          catch_up(run);
-        });
-  };
   on(
       parts_.apply, run,
       [run]() -> Result<void> {
@@ -148,7 +166,29 @@ void Compaction::checkpoint(const std::shared_ptr<Run>& run) {
         run->checkpoint = std::move(*begun);
         return {};
       },
-      finish);
+      [this, run](const Result<void>&) {
+        if (!events_.sync_log) return finish_checkpoint(run);
+        events_.sync_log([this, run] {
+          if (!run->ended) finish_checkpoint(run);
+        });
+      });
+}
+
+void Compaction::finish_checkpoint(const std::shared_ptr<Run>& run) {
+  on(
+      parts_.bulk, run,
+      [run]() -> Result<void> {
+        const auto done = run->copy->finish_checkpoint(*run->checkpoint, [run] { return run->ended.load(); });
+        run->checkpoint.reset();
+        if (!done) return fail(done.error());
+        return {};
+      },
+      [this, run](const Result<void>&) {
+        run->needed = run->copy->last_checkpoint().index;
+        run->phase = Phase::checkpointed;
+        run->gap = std::numeric_limits<std::uint64_t>::max();
+        catch_up(run);
+      });
 }
 
 void Compaction::pause(const std::shared_ptr<Run>& run) {
@@ -173,20 +213,24 @@ void Compaction::change_over(const std::shared_ptr<Run>& run) {
         if (store.applied_index() != run->copy->applied_index()) {
           return fail(Errc::stopped, "a snapshot took the database's place");
         }
-        run->changing_over = true;
-        if (auto adopted = store.adopt(*run->copy, [&] { return directory.publish(*run->staged); }); !adopted) {
-          return adopted;
-        }
-        directory.remove_replaced();
+        const auto adopted = store.adopt(*run->copy, [&] { return directory.publish(*run->staged); });
+        run->fault = !adopted && adopted.error() != Errc::disk_full;
+        if (!adopted) return adopted;
         run->staged.reset();
-        applier.go_on();
+        run->replaced = directory.replaced();
         run->paused = false;
+        applier.go_on();
         return {};
       },
       [this, run](const Result<void>&) {
         events_.replaced();
         end(run, {});
       });
+}
+
+void Compaction::failed(const std::shared_ptr<Run>& run, const Error& error) {
+  if (run->fault) events_.failed(error);
+  if (!run->ended) end(run, fail(Error(error.code(), error.message() + "; the database is as it was")));
 }
 
 void Compaction::abort(const Error& why) {
@@ -197,20 +241,25 @@ void Compaction::end(std::shared_ptr<Run> run, Result<void> result) {
   FLOTILLA_ASSERT(run == run_);
   run->ended = true;
   run_.reset();
-  // After the task that may be under way on the bulk executor, which uses the copy.
-  const bool fault = !result && run->changing_over;
-  parts_.bulk.post([run, &apply = parts_.apply, &applier = parts_.applier, &directory = parts_.directory, fault] {
-    apply.post([run, &applier, &directory, fault] {
-      run->checkpoint.reset();
-      run->copy.reset();
-      if (fault) return;
+  parts_.apply.post([run, &applier = parts_.applier] {
+    if (run->paused && !run->fault) applier.go_on();
+  });
+  // The copy goes after the task on the bulk executor that may be using it.
+  parts_.bulk.post([run, &checkpoint = parts_.checkpoint, &apply = parts_.apply, &directory = parts_.directory] {
+    // After a checkpoint that may be on its way there.
+    checkpoint.post([run, &apply, &directory] {
       std::error_code ignored;
-      std::filesystem::remove_all(run->made, ignored);
-      if (run->staged) directory.discard(*run->staged);
-      if (run->paused) applier.go_on();
+      if (!run->replaced.empty()) std::filesystem::remove_all(run->replaced, ignored);
+      apply.post([run, &directory] {
+        run->checkpoint.reset();
+        run->copy.reset();
+        if (run->fault) return;
+        std::error_code unused;
+        std::filesystem::remove_all(run->made, unused);
+        if (run->staged) directory.discard(*run->staged);
+      });
     });
   });
-  if (fault) events_.failed(result.error());
   run->done(std::move(result));
 }
 

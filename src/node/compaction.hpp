@@ -3,8 +3,9 @@
 //
 // 1. bulk: copies the newest transaction to a directory of its own (state::Store::compact_to).
 // 2. apply: opens the copy under its final name, beside the database in use.
-// 3. The copy catches up: entries are read from the log and applied to it, between the batches of the database in use.
-// 4. The copy gets a checkpoint, so that a restart replays little; then 3 again.
+// 3. The copy catches up: entries are read from the log and applied to it, between the batches of the database in use,
+//    until it is a slice behind.
+// 4. The copy gets a checkpoint, which makes all of it durable; then 3 again.
 // 5. Apply pauses, the copy gets the last entries, and the link is moved to it: from then on a restart finds the copy.
 //
 // Whatever ends it before 5 leaves the database as it was.
@@ -32,17 +33,24 @@ class Compaction {
     Executor& loop;
     Executor& apply;
     Executor& bulk;
+    Executor& checkpoint;
     LogWriter& log_writer;
     Applier& applier;
     state::Store& store;
     state::Directory& directory;
   };
+  struct Limits {
+    std::uint64_t reserve_bytes = 0;  ///< of the disk, which are left to others
+    Applier::Limits slice;            ///< applied at once; larger than a batch of apply, or it would never catch up
+  };
   struct Events {
+    /// As Checkpoints::Events::sync_log.
+    std::function<void(std::function<void()> then)> sync_log;
     std::function<void()> replaced;            ///< the database is another one
     std::function<void(const Error&)> failed;  ///< a local fault: which database a restart finds is open
   };
   using Done = std::function<void(Result<void>)>;
-  Compaction(Parts parts, std::uint64_t reserve_bytes, Events events);
+  Compaction(Parts parts, const Limits& limits, Events events);
   ~Compaction();
 
   /// `done` runs once, on the loop. in_use: one is under way.
@@ -59,18 +67,20 @@ class Compaction {
 
   void open(const std::shared_ptr<Run>& run);
   void catch_up(const std::shared_ptr<Run>& run);
-  void apply(const std::shared_ptr<Run>& run, std::vector<raft::Entry> entries);
+  void apply(const std::shared_ptr<Run>& run, std::shared_ptr<const std::vector<raft::Entry>> chunk, std::size_t from);
   void caught_up(const std::shared_ptr<Run>& run);
   void checkpoint(const std::shared_ptr<Run>& run);
   void pause(const std::shared_ptr<Run>& run);
   void change_over(const std::shared_ptr<Run>& run);
+  void finish_checkpoint(const std::shared_ptr<Run>& run);
+  void failed(const std::shared_ptr<Run>& run, const Error& error);
   void end(std::shared_ptr<Run> run, Result<void> result);
 
   template <class Work, class Then>
   void on(Executor& executor, const std::shared_ptr<Run>& run, Work work, Then then);
 
   const Parts parts_;
-  const std::uint64_t reserve_bytes_;
+  const Limits limits_;
   const Events events_;
   std::shared_ptr<Run> run_;
   std::uint64_t runs_ = 0;

@@ -243,8 +243,10 @@ class DbImpl {
       });
     }
     if (streams_) streams_->close();
-    if (apply_thread_) apply_thread_->stop();
+    // A compaction's end goes from one to the next.
     if (bulk_thread_) bulk_thread_->stop();
+    if (checkpoint_thread_) checkpoint_thread_->stop();
+    if (apply_thread_) apply_thread_->stop();
     if (log_thread_) log_thread_->stop();
     if (port_) port_->stop();
     if (node_) node_->loop_ended();
@@ -280,6 +282,7 @@ class DbImpl {
     log_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-log", failed);
     apply_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-apply", failed);
     bulk_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-bulk", failed);
+    checkpoint_thread_ = std::make_unique<node::ThreadExecutor>("flotilla-ckpt", failed);
     streams_.emplace(net::make_stream_mux(port_, false, true));
     const Index committed = std::max(started_.restored.commit_index, started_.restored.applied_index);
     Result<void> listening;
@@ -330,10 +333,10 @@ class DbImpl {
       started_.identity.cluster_id = id;
       return log::write_identity(log::posix_file_system(), node::identity_path(options_.data_dir), started_.identity);
     };
-    node_ = std::make_unique<node::Node>(
-        node::Node::Parts{port_->loop(), *log_thread_, *apply_thread_, *bulk_thread_, port_->transport(), port_->mux(),
-                          *started_.log, *started_.store, *started_.directory, calls_},
-        std::move(node), std::move(started_.restored));
+    node_ = std::make_unique<node::Node>(node::Node::Parts{port_->loop(), *log_thread_, *apply_thread_, *bulk_thread_,
+                                                           *checkpoint_thread_, port_->transport(), port_->mux(),
+                                                           *started_.log, *started_.store, *started_.directory, calls_},
+                                         std::move(node), std::move(started_.restored));
   }
 
   /// The others get their next leader at once instead of after an election timeout.
@@ -425,6 +428,7 @@ class DbImpl {
     static_cast<void>(log_thread_.release());
     static_cast<void>(apply_thread_.release());
     static_cast<void>(bulk_thread_.release());
+    static_cast<void>(checkpoint_thread_.release());
     static_cast<void>(started_.store.release());
     static_cast<void>(started_.log.release());
     static_cast<void>(new std::shared_ptr<net::Port>(std::move(port_)));
@@ -443,6 +447,7 @@ class DbImpl {
   std::unique_ptr<node::ThreadExecutor> log_thread_;
   std::unique_ptr<node::ThreadExecutor> apply_thread_;
   std::unique_ptr<node::ThreadExecutor> bulk_thread_;
+  std::unique_ptr<node::ThreadExecutor> checkpoint_thread_;
   std::unique_ptr<node::Node> node_;
   std::optional<StreamMux> streams_;
   std::optional<Error> start_failure_;  // loop

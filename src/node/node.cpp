@@ -18,6 +18,8 @@ constexpr std::int64_t ticks_per_heartbeat = 5;
 constexpr unsigned storage_stall_elections = 5;
 constexpr unsigned quiet_ticks = ticks_per_heartbeat;
 constexpr std::ptrdiff_t waiting_messages_max = 1024;
+/// What a compacted copy applies at once, while commands wait.
+constexpr std::size_t compaction_batches = 4;
 /// Between two hand-overs of a leader that can take no commands: the others may be no better off.
 constexpr Duration hand_over_pause_max = std::chrono::minutes(1);
 
@@ -60,7 +62,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
                 .full = [this](const auto& why) { full(Space::Writer::state, why); },
                 .failed = [this](const Error& error) { fail_stop(error); }}),
-      checkpoints_(parts.loop, parts.apply_executor, parts.bulk_executor, parts.store, options_.checkpoints,
+      checkpoints_(parts.loop, parts.apply_executor, parts.checkpoint_executor, parts.store, options_.checkpoints,
                    options_.log_sink,
                    {.sync_log = options_.sync_interval ? [this](auto then) { log_writer_.sync(std::move(then)); }
                                                        : std::function<void(std::function<void()>)>(),
@@ -73,12 +75,16 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
       compaction_({.loop = parts.loop,
                    .apply = parts.apply_executor,
                    .bulk = parts.bulk_executor,
+                   .checkpoint = parts.checkpoint_executor,
                    .log_writer = log_writer_,
                    .applier = applier_,
                    .store = parts.store,
                    .directory = parts.directory},
-                  options_.disk_reserve_bytes,
-                  {.replaced = [this] { checkpoints_.replaced(); },
+                  {.reserve_bytes = options_.disk_reserve_bytes,
+                   .slice = {compaction_batches * options_.batch.entries, compaction_batches * options_.batch.bytes}},
+                  {.sync_log = options_.sync_interval ? [this](auto then) { log_writer_.sync(std::move(then)); }
+                                                      : std::function<void(std::function<void()>)>(),
+                   .replaced = [this] { checkpoints_.replaced(); },
                    .failed =
                        [this](const Error& error) {
                          fail_stop(Error(error.code(), "the compacted database may or may not be in force: " +
@@ -191,7 +197,7 @@ void Node::stop(const Error& why) {
   why_stopped_ = why;
   if (tick_timer_ != 0) parts_.loop.cancel(tick_timer_);
   checkpoints_.stop();
-  compaction_.abort(why);
+  compaction_.abort(Error(why.code(), "this member stopped before the compaction ended"));
   parts_.calls.refuse_new(why);
   take_incoming();
   proposals_.end_all(why);
@@ -204,6 +210,10 @@ void Node::stop(const Error& why) {
   forwarding_.reset();
   peers_.reset();
   is_leader_.store(false, std::memory_order_release);
+  {
+    const std::lock_guard lock(status_mutex_);
+    status_.compacting = false;
+  }
   // Nobody is left waiting, whatever happened to the books above.
   for (Done& done : parts_.calls.take_all()) {
     done(fail(Errc::outcome_unknown, why.message() + "; a command that was sent before may yet take effect"));
@@ -292,6 +302,7 @@ Status Node::status() const {
   status.state_bytes = parts_.store.file_bytes();
   status.readers = parts_.store.readers();
   status.oldest_reader_age = parts_.store.oldest_reader_age();
+  status.pinned_bytes = parts_.store.pinned_bytes();
   return status;
 }
 
@@ -478,7 +489,9 @@ void Node::install_snapshot(const raft::SnapshotOffer& offer) {
 void Node::compact(Compaction::Done done) {
   if (stopped_) return done(fail(why_stopped_));
   const std::uint64_t before = parts_.store.file_bytes();
-  log_line(options_.log_sink, LogLevel::info, "compacting a database file of {} bytes", before);
+  if (!compaction_.running()) {
+    log_line(options_.log_sink, LogLevel::info, "compacting a database file of {} bytes", before);
+  }
   compaction_.begin([this, before, done = std::move(done)](Result<void> result) {
     if (result) {
       log_line(options_.log_sink, LogLevel::info, "the database file has {} bytes instead of {}",
@@ -531,6 +544,10 @@ void Node::trim_log() {
     if (!snapshot_sender_->idle() && log_writer_.log_bytes() > options_.log_bytes_max) {
       snapshot_sender_->end_all("the log has reached Options::log_bytes_max while it was kept for it");
     }
+  }
+  if (compaction_.running() && log_writer_.log_bytes() > options_.log_bytes_max) {
+    compaction_.abort(Error(Errc::stopped,
+                            "the log has reached Options::log_bytes_max while it was kept; the database is as it was"));
   }
   const Index checkpoint = checkpoints_.index();
   if (checkpoint.value <= options_.trailing_entries) return;

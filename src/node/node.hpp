@@ -74,7 +74,8 @@ class Node {
     Loop& loop;
     Executor& log_executor;
     Executor& apply_executor;
-    Executor& bulk_executor;
+    Executor& bulk_executor;        ///< copies, which may take long
+    Executor& checkpoint_executor;  ///< so that checkpoints need not wait for those
     net::Transport& transport;
     net::Mux& mux;
     log::Log& log;

@@ -29,11 +29,13 @@ std::optional<Error> Space::look(const state::Store& store, const Limits& limits
     }
   }
   if (const std::uint64_t bytes = store.file_bytes(); limits.state_bytes_max > 0 && bytes > limits.state_bytes_max) {
-    return Error(Errc::disk_full,
-                 fmt::format("the database file has {} bytes, Options::state_bytes_max is {}: the command was not "
-                             "written. The file does not shrink by itself: open the database with a larger limit. Read "
-                             "transactions that stay open make it grow (the oldest is {} ms old)",
-                             bytes, limits.state_bytes_max, store.oldest_reader_age().count()));
+    return Error(
+        Errc::disk_full,
+        fmt::format(
+            "the database file has {} bytes, Options::state_bytes_max is {}: the command was not "
+            "written. The file does not shrink by itself: DB::compact(), or a larger limit at the next open. Read "
+            "transactions that stay open make it grow (the oldest is {} ms old and keeps {} bytes)",
+            bytes, limits.state_bytes_max, store.oldest_reader_age().count(), store.pinned_bytes()));
   }
   return std::nullopt;
 }

@@ -51,12 +51,14 @@ class Directory {
   };
   /// Gives `made` (such as incoming()) its final name. Requires: it is whole and durable.
   Result<Staged> stage(const std::filesystem::path& made);
-  /// It is in force from now on. After an error either may be.
+  /// It is in force from now on. disk_full: it is not; after any other error either may be.
   Result<void> publish(const Staged& staged);
   /// Removes the names of what was in force before publish(): whoever still reads it holds its files. Requires: no
   /// checkpoint is written there any more.
   void remove_replaced();
   void discard(const Staged& staged);
+  /// What was in force before publish().
+  std::filesystem::path replaced() const { return numbered(replaced_); }
 
  private:
   Directory(std::filesystem::path data_dir, bool sync, std::uint64_t number)

@@ -4,7 +4,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <thread>
 #include <utility>
 
@@ -79,19 +81,46 @@ Result<lmdb::Env> open_env(const EnvironmentOptions& options) {
   return env;
 }
 
+struct Freed {
+  std::uint64_t pages = 0;
+  std::uint64_t page_bytes = 0;
+  std::size_t next = 0;  ///< the first transaction that is not counted
+};
+
+/// By transaction `from` and later ones. A record of LMDB's list: the transaction; the number of pages, and they.
+Freed freed_since(MDB_txn* txn, std::size_t from) {
+  constexpr MDB_dbi free_pages = 0;
+  Freed freed{.next = from};
+  MDB_stat stat{};
+  MDB_cursor* cursor = nullptr;
+  if (mdb_stat(txn, free_pages, &stat) != 0 || mdb_cursor_open(txn, free_pages, &cursor) != 0) return freed;
+  freed.page_bytes = stat.ms_psize;
+  MDB_val key{sizeof from, &from};
+  MDB_val value{};
+  for (auto how = MDB_SET_RANGE; mdb_cursor_get(cursor, &key, &value, how) == 0; how = MDB_NEXT) {
+    std::uint64_t pages = 0;
+    std::memcpy(&freed.next, key.mv_data, sizeof freed.next);
+    std::memcpy(&pages, value.mv_data, sizeof pages);
+    freed.pages += pages;
+    ++freed.next;
+  }
+  mdb_cursor_close(cursor);
+  return freed;
+}
+
 /// A tool may look at the database for a moment. Longer than that is for whoever started it to end.
 constexpr std::chrono::milliseconds lock_patience{2000};
 constexpr std::chrono::milliseconds lock_poll{10};
 
 /// LMDB maps the lock file and makes it full of holes, and a reader that finds no space for one ends the process. So it
-/// gets one that has all its space (LMDB keeps the length, and begins it anew).
+/// gets one that has all its space; LMDB keeps the length. Another process may have it open already: nothing is
+/// written.
 Result<void> make_lock_file(const std::filesystem::path& path, unsigned readers_max) {
   constexpr std::uint64_t head_bytes = 4096;
   constexpr std::uint64_t reader_bytes = 64;
-  auto file = FileHandle::open(path, O_RDWR | O_CREAT | O_EXCL);
+  auto file = FileHandle::open(path, O_RDWR | O_CREAT);
   if (!file) return fail(file.error());
-  const std::string zeros(head_bytes + (readers_max + reserved_readers) * reader_bytes, '\0');
-  return file->write_at(0, zeros);
+  return file->reserve(head_bytes + (readers_max + reserved_readers) * reader_bytes);
 }
 
 /// Nobody else may have the environment open: its reader would not be seen by the new lock file. A lock file that is
@@ -211,6 +240,11 @@ void Environment::hold(Pin pin) {
   held_.emplace(std::move(pin));
 }
 
+void Environment::let_go() {
+  const std::lock_guard lock(mutex_);
+  held_.reset();
+}
+
 std::uint64_t Environment::used_bytes() const noexcept {
   MDB_envinfo info{};
   MDB_stat stat{};
@@ -327,6 +361,30 @@ std::chrono::milliseconds Environment::oldest_reader_age() const {
   const std::lock_guard lock(mutex_);
   if (oldest_ == nullptr) return std::chrono::milliseconds{0};
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - oldest_->begun);
+}
+
+std::uint64_t Environment::pinned_bytes() const {
+  const std::lock_guard counting(pinned_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (oldest_ == nullptr) return 0;
+    const std::size_t oldest = mdb_txn_id(oldest_->txn);
+    if (pinned_.oldest != oldest) pinned_ = {.oldest = oldest, .next = oldest};
+  }
+  const auto reader = pin();
+  if (!reader) return 0;
+  const auto freed = freed_since(reader->txn_, pinned_.next);
+  pinned_.pages += freed.pages;
+  pinned_.next = freed.next;
+  return pinned_.pages * freed.page_bytes;
+}
+
+std::uint64_t Environment::live_bytes() const {
+  const std::uint64_t used = used_bytes();
+  const auto reader = pin();
+  if (!reader) return used;
+  const auto freed = freed_since(reader->txn_, 0);
+  return used - std::min(used, freed.pages * freed.page_bytes);
 }
 
 void Environment::announce(std::size_t txn_id) {

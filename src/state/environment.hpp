@@ -121,8 +121,13 @@ class Environment : public std::enable_shared_from_this<Environment> {
   Result<Pin> pin() const;
   /// Holds it in place of the one before.
   void hold(Pin pin);
+  /// Holds none.
+  void let_go();
   /// What the newest committed transaction calls its last page, in bytes from the beginning of the file.
   std::uint64_t used_bytes() const noexcept;
+
+  /// The same without free pages: what a compacted copy needs. Reads LMDB's list of free pages.
+  std::uint64_t live_bytes() const;
 
   /// True in a child that this process forked: nothing here may be touched then, not even to close it.
   bool forked() const noexcept;
@@ -134,6 +139,9 @@ class Environment : public std::enable_shared_from_this<Environment> {
   void sweep_readers() noexcept;
   unsigned readers() const;
   std::chrono::milliseconds oldest_reader_age() const;
+  /// What was freed since the oldest of them began: no page of it is used again before that ends. Reads LMDB's list of
+  /// free pages, each record of it once.
+  std::uint64_t pinned_bytes() const;
 
   /// Before the commit of transaction `txn_id`, which makes tables. LMDB shows its data to readers a moment before its
   /// handles; until publish() a reader that would see the data waits, else it would miss a table of its own snapshot.
@@ -170,7 +178,13 @@ class Environment : public std::enable_shared_from_this<Environment> {
   unsigned open_ = 0;
   std::size_t announced_ = 0;  ///< 0: none
   std::optional<Pin> held_;
-
+  struct Pinned {
+    std::size_t oldest = 0;  ///< transaction that it was counted for
+    std::size_t next = 0;    ///< the first that is not counted yet
+    std::uint64_t pages = 0;
+  };
+  mutable std::mutex pinned_mutex_;
+  mutable Pinned pinned_;  // guarded by pinned_mutex_
   std::shared_ptr<const Catalog> catalog_ = std::make_shared<const Catalog>();
 };
 

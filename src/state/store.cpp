@@ -480,7 +480,7 @@ Result<void> Store::Impl::install(const std::filesystem::path& directory,
                                                     loaded->applied.index.value, applied_.index.value));
   }
   if (auto published = publish(); !published) {
-    fault_ = published.error();
+    if (published.error() != Errc::disk_full) fault_ = published.error();
     return published;
   }
   use(std::move(*loaded));
@@ -490,7 +490,7 @@ Result<void> Store::Impl::install(const std::filesystem::path& directory,
 Result<void> Store::Impl::copy(const std::filesystem::path& path, std::uint64_t reserve_bytes) const {
   const auto from = env();
   if (from->forked()) return fail(Error(Errc::forked));
-  if (auto room = check_room(path.parent_path(), from->used_bytes(), reserve_bytes); !room) return room;
+  if (auto room = check_room(path.parent_path(), from->live_bytes(), reserve_bytes); !room) return room;
   auto file = FileHandle::open(path, O_WRONLY | O_CREAT | O_EXCL);
   if (!file) return fail(file.error());
   const int code = mdb_env_copyfd2(from->handle(), file->descriptor(), MDB_CP_COMPACT);
@@ -506,18 +506,15 @@ Result<Index> Store::Impl::compact_to(const std::filesystem::path& directory, st
   if (code) return fail(fault_of(code.value(), fmt::format("make {}", directory.string())));
   const Checkpoint before = last_checkpoint();
   if (auto copied = copy(path, reserve_bytes); !copied) return fail(copied.error());
-  auto file = FileHandle::open(path, O_RDWR);
-  if (!file) return fail(file.error());
-  if (options_.sync) {
-    if (auto synced = file->sync(); !synced) return fail(synced.error());
-  }
   const auto applied = read_applied(path);
   if (!applied) return fail(applied.error());
+  const auto file = FileHandle::open(path, O_RDONLY);
+  if (!file) return fail(file.error());
   auto meta = read_meta_page(*file);
   if (!meta) return fail(meta.error());
   const bool installed = before.installed && before.index == applied->index;
   const Checkpoint checkpoint{applied->index, applied->term, installed, std::move(*meta)};
-  if (auto written = write_checkpoint(directory, checkpoint, options_.sync); !written) return fail(written.error());
+  if (auto written = write_checkpoint(directory, checkpoint, false); !written) return fail(written.error());
   return applied->index;
 }
 
@@ -526,7 +523,7 @@ Result<void> Store::Impl::adopt(Impl& other, const std::function<Result<void>()>
   if (fault_) return fail(*fault_);
   FLOTILLA_ASSERT(!other.fault_ && other.applied_.index == applied_.index && other.applied_.term == applied_.term);
   if (auto published = publish(); !published) {
-    fault_ = published.error();
+    if (published.error() != Errc::disk_full) fault_ = published.error();
     return published;
   }
   use(Loaded{std::move(other.env_), std::move(other.applied_), std::move(other.sessions_), other.last_checkpoint()});
@@ -863,7 +860,10 @@ Result<Index> Store::compact_to(const std::filesystem::path& directory, std::uin
 Result<std::unique_ptr<Store>> Store::open_compacted(const std::filesystem::path& directory) const {
   StoreOptions options = impl_->options();
   options.directory = directory;
-  return open(options, impl_->commands());
+  auto made = open(options, impl_->commands());
+  // Nothing would be taken back to where it stands: what it catches up with need not go to new pages.
+  if (made) (*made)->impl_->env()->let_go();
+  return made;
 }
 
 Result<void> Store::adopt(Store& other, const std::function<Result<void>()>& publish) {
@@ -923,6 +923,13 @@ unsigned Store::readers() const {
   unsigned readers = 0;
   for (const auto& env : impl_->all_envs()) readers += env->readers();
   return readers;
+}
+
+std::uint64_t Store::pinned_bytes() const {
+  const auto envs = impl_->all_envs();
+  std::uint64_t bytes = envs.front()->pinned_bytes();
+  for (std::size_t i = 1; i < envs.size(); ++i) bytes += envs[i]->used_bytes();
+  return bytes;
 }
 
 std::chrono::milliseconds Store::oldest_reader_age() const {

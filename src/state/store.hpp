@@ -92,7 +92,8 @@ class Store {
   [[nodiscard]] Result<SnapshotCopy> copy(const std::filesystem::path& path, std::uint64_t reserve_bytes = 0);
 
   /// Makes a database of its own out of the newest committed transaction, without unused pages, in `directory`, which
-  /// it makes: durable, with its checkpoint. Returns the index it stands at. As copy(): thread, pages, disk_full.
+  /// it makes. Nothing of it is durable before its first finish_checkpoint(). Returns the index it stands at. As
+  /// copy(): thread, pages, disk_full.
   [[nodiscard]] Result<Index> compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes);
   /// Opens that with the options and commands of this one, which it need not be in step with. Thread: apply.
   Result<std::unique_ptr<Store>> open_compacted(const std::filesystem::path& directory) const;
@@ -101,8 +102,9 @@ class Store {
   [[nodiscard]] Result<void> adopt(Store& other, const std::function<Result<void>()>& publish);
 
   /// Puts the database in `directory` in this one's place; it must include more of the log than this one. It is opened
-  /// first; then `publish` makes the change durable. An error of `publish` is a local fault like one of apply(); after
-  /// any other nothing has changed. Snapshots that are open stay as they are, and hold the old database until they end.
+  /// first; then `publish` makes the change durable. An error of `publish` but disk_full is a local fault like one of
+  /// apply(); after any other nothing has changed. Snapshots that are open stay as they are, and hold the old database
+  /// until they end.
   [[nodiscard]] Result<void> install(const std::filesystem::path& directory,
                                      const std::function<Result<void>()>& publish);
   /// How the calls of a session ended that it still remembers; nullopt: the session is not open. For those who waited
@@ -129,6 +131,8 @@ class Store {
   std::uint64_t file_bytes() const;
   unsigned readers() const;
   std::chrono::milliseconds oldest_reader_age() const;
+  /// Disk that open read transactions keep from being used again: pages, and files that were replaced.
+  std::uint64_t pinned_bytes() const;
 
  private:
   class Impl;

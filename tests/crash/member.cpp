@@ -79,12 +79,14 @@ Result<void> Member::start() {
       node::Compaction::Parts{.loop = queue_,
                               .apply = queue_,
                               .bulk = queue_,
+                              .checkpoint = queue_,
                               .log_writer = *log_writer_,
                               .applier = *applier_,
                               .store = *started_->store,
                               .directory = *started_->directory},
-      0,
-      node::Compaction::Events{.replaced = [] {}, .failed = [this](const flotilla::Error& error) { fault_ = error; }});
+      node::Compaction::Limits{.reserve_bytes = 0, .slice = {2, 64u << 10}},
+      node::Compaction::Events{
+          .sync_log = {}, .replaced = [] {}, .failed = [this](const flotilla::Error& error) { fault_ = error; }});
   return {};
 }
 

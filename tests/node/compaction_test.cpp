@@ -4,7 +4,11 @@
 #include <doctest/doctest.h>
 
 #include "db_fixture.hpp"
+#include "log/memory_file.hpp"
+#include "node/checkpoints.hpp"
+#include "node/compaction.hpp"
 #include "state/store.hpp"
+#include "support/sim_loop.hpp"
 
 using namespace flotilla;
 using namespace flotilla::test;
@@ -141,6 +145,134 @@ TEST_CASE("the log keeps what a compaction needs, however many checkpoints come 
   CHECK(hash_of(again) == hash);
 }
 
+TEST_CASE("a compaction ends although thousands of commands are under way all the time") {
+  const TempDir dir;
+  Options options = small_checkpoints(dir / "data");
+  options.batch_entries_max = 64;
+  options.map_size = 512u << 20;
+  DB db = open(options);
+  fill_and_clear(db);
+  std::atomic<bool> stop = false;
+  std::atomic<int> left = 0;
+  std::thread writer([&] {
+    for (int i = 0; !stop; ++i) {
+      while (left > 4000) std::this_thread::yield();
+      ++left;
+      db.command("put", {std::to_string(i % 100), "x"}, Completion([&](const Result<Bytes>&) { --left; }));
+    }
+  });
+  for (int round = 0; round < 3; ++round) {
+    const auto compacted = db.compact().get();
+    if (!compacted) FAIL_CHECK(compacted.error().message());
+  }
+  stop = true;
+  writer.join();
+  eventually([&] { return left == 0; });
+}
+
+TEST_CASE("a compaction is given up where the log would grow too large for it") {
+  const TempDir dir;
+  Options options = small_checkpoints(dir / "data");
+  options.log_bytes_max = 1;
+  DB db = open(options);
+  fill_and_clear(db);
+  const std::uint64_t hash = hash_of(db);
+  // It is looked at once per tick.
+  eventually([&] {
+    const auto compacted = db.compact().get();
+    if (!compacted) CHECK(compacted.error().message().find("Options::log_bytes_max") != std::string::npos);
+    return !compacted;
+  });
+  CHECK(hash_of(db) == hash);
+  REQUIRE(db.command("append", {"k", "x"}).get());
+}
+
+TEST_CASE("what counts of a compacted copy is in the log, also where the log is not synced by itself (N10)") {
+  const TempDir dir;
+  log::MemoryFileSystem files;
+  const log::LogOptions options{.directory = "log", .prepare_ahead = false, .sync_each_group = false};
+  auto log = log::Log::open(files, options).value();
+  auto directory = state::Directory::create(dir.path(), true).value();
+  const auto store =
+      state::Store::open({.directory = directory.path(), .map_size = 64u << 20, .readers_max = 8}, test_commands())
+          .value();
+  test::SimScheduler scheduler;
+  test::SimLoop loop(scheduler);
+  node::Calls calls(1, {1u << 20, 100});
+  node::LogWriter log_writer(loop, loop, *log, {.durable = [](std::uint64_t) {}, .full = {}, .failed = {}});
+  node::Applier applier(loop, loop, *store, calls, {16, 1u << 20},
+                        {.applied = [](const auto&) {}, .full = {}, .failed = {}});
+  node::Compaction compaction(
+      {.loop = loop,
+       .apply = loop,
+       .bulk = loop,
+       .checkpoint = loop,
+       .log_writer = log_writer,
+       .applier = applier,
+       .store = *store,
+       .directory = directory},
+      {.reserve_bytes = 0, .slice = {16, 1u << 20}},
+      {.sync_log = [&](auto then) { log_writer.sync(std::move(then)); }, .replaced = [] {}, .failed = {}});
+  std::vector<raft::Entry> entries;
+  for (std::uint64_t index = 1; index <= 40; ++index) {
+    const std::string value = std::to_string(index);
+    const std::string_view args[] = {"k", value};
+    raft::Entry entry{.term = Term{1},
+                      .index = Index{index},
+                      .type = raft::EntryType::command,
+                      .payload = SharedBytes(state::encode_command({}, 0, "put", args))};
+    raft::seal(entry);
+    entries.push_back(entry);
+  }
+  log_writer.submit({1, raft::HardState{Term{1}, {}}, std::nullopt, entries, Index{40}});
+  applier.submit(entries);
+  scheduler.run_for(1s);
+  std::optional<Result<void>> done;
+  compaction.begin([&](Result<void> result) { done = std::move(result); });
+  scheduler.run_for(1s);
+  REQUIRE(done);
+  REQUIRE(*done);
+  CHECK(store->last_checkpoint().index == Index{40});
+  files.crash([] { return false; });
+  log = log::Log::open(files, options).value();
+  CHECK(log->last_index() == Index{40});
+}
+
+TEST_CASE("a checkpoint of the old database that ends after the change lets nothing be trimmed (L38)") {
+  const TempDir dir;
+  auto directory = state::Directory::create(dir.path(), false).value();
+  const auto store =
+      state::Store::open({.directory = directory.path(), .map_size = 64u << 20, .readers_max = 8, .sync = false},
+                         test_commands())
+          .value();
+  test::SimScheduler scheduler;
+  test::SimLoop loop(scheduler);
+  node::Checkpoints checkpoints(loop, loop, loop, *store, {1, 1u << 30, std::chrono::hours(1)}, LogSink(),
+                                {.sync_log = {}, .failed = [](const Error& error) { FAIL(error.message()); }});
+  const auto entry = [](std::uint64_t index) {
+    const std::string_view args[] = {"k", "v"};
+    return raft::Entry{.term = Term{1},
+                       .index = Index{index},
+                       .type = raft::EntryType::command,
+                       .payload = SharedBytes(state::encode_command({}, 0, "put", args))};
+  };
+  REQUIRE(store->apply(std::vector{entry(1)}));
+  REQUIRE(store->compact_to(directory.compacted(1), 0));
+  const auto staged = directory.stage(directory.compacted(1)).value();
+  const auto copy = store->open_compacted(staged.path).value();
+  REQUIRE(store->apply(std::vector{entry(2)}));
+  REQUIRE(copy->apply(std::vector{entry(2)}));
+  checkpoints.applied(100);
+  checkpoints.tick();
+  while (store->last_checkpoint().index != Index{2}) REQUIRE(scheduler.step());
+  // It is in force, and its report on the way.
+  REQUIRE(store->adopt(*copy, [&] { return directory.publish(staged); }));
+  checkpoints.replaced();
+  scheduler.run_for(1s);
+  CHECK(checkpoints.index() == Index{1});
+  CHECK(store->last_checkpoint().index == Index{1});
+}
+
 TEST_CASE("one compaction at a time; without the space for it everything stays as it is") {
   const TempDir dir;
   Options options = small_checkpoints(dir / "data");
@@ -186,6 +318,34 @@ TEST_CASE("a database that is closed in the middle of a compaction is there agai
     databases += file.path().filename().string().starts_with("state.") ? 1 : 0;
   }
   CHECK(databases == 1);
+}
+
+TEST_CASE("a file that an old snapshot made grow past its limit takes commands again once it is compacted (U35)") {
+  const TempDir dir;
+  Options options = small_checkpoints(dir / "data");
+  options.state_bytes_max = 6u << 20;
+  DB db = open(options);
+  REQUIRE(db.command("fill", {"0"}).get());
+  {
+    const ReadTxn old = db.read().value();
+    CHECK(db.status().pinned_bytes < 1u << 20);
+    // The same few keys again and again: without the snapshot the file would stay small.
+    eventually([&] {
+      const auto done = db.command("fill", {"0"}).get();
+      if (!done) CHECK(done.error() == Errc::disk_full);
+      return !done;
+    });
+    CHECK(db.status().pinned_bytes > 4u << 20);
+    CHECK(db.status().pinned_bytes < db.status().state_bytes);
+    eventually([&] { return db.status().refusing.has_value(); });
+    CHECK(db.status().refusing->message().find("DB::compact()") != std::string::npos);
+    REQUIRE(db.compact().get());
+    CHECK(db.status().pinned_bytes > 4u << 20);  // the replaced file
+    CHECK(old.table("bulk").get("0"));
+  }
+  CHECK(db.status().pinned_bytes == 0);
+  eventually([&] { return !db.status().refusing; });
+  REQUIRE(db.command("fill", {"0"}).get());
 }
 
 TEST_CASE("members of a cluster compact each for itself, the leader too, and hold the same afterwards") {

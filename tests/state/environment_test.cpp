@@ -89,6 +89,32 @@ TEST_CASE("snapshots are counted, limited and aged, and a finished one makes roo
   CHECK(rig.store().oldest_reader_age().count() < 10'000);
 }
 
+TEST_CASE("what an open snapshot keeps from being used again is counted, and no more once it ended (U33)") {
+  Rig rig;
+  const std::string value(40'000, 'x');  // pages of its own
+  REQUIRE(rig.command("put", {"t", "k", value}));
+  CHECK(rig.store().pinned_bytes() == 0);
+  {
+    const ReadTxn first = rig.read();
+    const std::uint64_t before = rig.store().pinned_bytes();
+    std::uint64_t sum = before;
+    for (int i = 0; i < 20; ++i) {
+      REQUIRE(rig.command("put", {"t", "k", value}));
+      if (i == 10) sum = rig.store().pinned_bytes();
+    }
+    CHECK(sum > before + 10 * value.size());
+    CHECK(rig.store().pinned_bytes() > sum + 9 * value.size());
+    CHECK(rig.store().pinned_bytes() < rig.store().file_bytes());
+    {
+      const ReadTxn second = rig.read();  // the older one counts
+      CHECK(rig.store().pinned_bytes() > sum + 9 * value.size());
+    }
+  }
+  CHECK(rig.store().pinned_bytes() == 0);
+  const ReadTxn third = rig.read();
+  CHECK(rig.store().pinned_bytes() < 2 * value.size());
+}
+
 TEST_CASE("more snapshots than are pooled come and go") {
   Rig rig;
   REQUIRE(rig.command("put", {"t", "k", "v"}));

@@ -388,6 +388,18 @@ TEST_CASE("if the change itself fails, the store is over: either database may be
   CHECK(target.store().read());
 }
 
+TEST_CASE("if there is no space for the change, nothing has changed, and the store goes on") {
+  Source source;
+  Target target;
+  const auto received = target.receive(source.copy()).value();
+  const auto staged = target.directory().stage(target.directory().incoming()).value();
+  const auto installed = target.store().install(staged.path, [] { return fail(Errc::disk_full, "no link"); });
+  REQUIRE_FALSE(installed);
+  CHECK(installed.error() == Errc::disk_full);
+  CHECK(target.store().apply(std::vector{configuration_entry(1)}));
+  CHECK(target.store().applied_index() == Index{1});
+}
+
 TEST_CASE("as long as the link leads to the old database, that is there") {
   Source source;
   Target target;

@@ -87,6 +87,7 @@ Result<void> SimMember::start() {
   running->threads->log_loop.set_post_delay(options_.disk_delay);
   running->threads->apply_loop.set_post_delay(options_.apply_delay);
   running->threads->bulk_loop.set_post_delay(options_.apply_delay);
+  running->threads->checkpoint_loop.set_post_delay(options_.apply_delay);
   if (auto listening = running->mux.listen(address()); !listening) return listening;
   node::NodeOptions node;
   node.cluster_id = running->started->identity.cluster_id;
@@ -110,8 +111,9 @@ Result<void> SimMember::start() {
   };
   running->node = std::make_unique<node::Node>(
       node::Node::Parts{running->threads->loop, running->threads->log_loop, running->threads->apply_loop,
-                        running->threads->bulk_loop, running->transport, running->mux, *running->started->log,
-                        *running->started->store, *running->started->directory, running->calls},
+                        running->threads->bulk_loop, running->threads->checkpoint_loop, running->transport,
+                        running->mux, *running->started->log, *running->started->store, *running->started->directory,
+                        running->calls},
       std::move(node), std::move(running->started->restored));
   running_ = std::move(running);
   id_ = running_->started->identity.node_id;
@@ -127,6 +129,7 @@ void SimMember::stop_threads() {
   running_->threads->log_loop.stop();
   running_->threads->apply_loop.stop();
   running_->threads->bulk_loop.stop();
+  running_->threads->checkpoint_loop.stop();
 }
 
 void SimMember::lose_power(const Survives& survives) {
@@ -308,6 +311,7 @@ void SimMember::pause(Duration until) {
   scheduler_.pause(&running_->threads->log_loop, until);
   scheduler_.pause(&running_->threads->apply_loop, until);
   scheduler_.pause(&running_->threads->bulk_loop, until);
+  scheduler_.pause(&running_->threads->checkpoint_loop, until);
 }
 
 void SimMember::pause_disk(Duration until) {

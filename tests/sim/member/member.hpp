@@ -111,11 +111,16 @@ class SimMember final : public Disk {
  private:
   struct Threads {
     explicit Threads(test::SimScheduler& scheduler)
-        : loop(scheduler), log_loop(scheduler), apply_loop(scheduler), bulk_loop(scheduler) {}
+        : loop(scheduler),
+          log_loop(scheduler),
+          apply_loop(scheduler),
+          bulk_loop(scheduler),
+          checkpoint_loop(scheduler) {}
     test::SimLoop loop;
     test::SimLoop log_loop;
     test::SimLoop apply_loop;
     test::SimLoop bulk_loop;
+    test::SimLoop checkpoint_loop;
   };
   struct Running {
     Running(test::SimScheduler& scheduler, test::SimNetwork& network, const std::string& host, std::uint64_t session)
