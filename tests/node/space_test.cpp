@@ -105,7 +105,7 @@ class Subject {
   /// How a put of the next key ended.
   Result<Bytes> put(std::chrono::milliseconds timeout = 10s) {
     const std::string key = std::to_string(last_ + 1);
-    auto done = db_->command("put", {key, value_of(key)}, {.timeout = timeout}).get();
+    auto done = db_->command("put", {key, value_of(key)}, CallOptions{.timeout = timeout}).get();
     const Errc code = done ? Errc{} : static_cast<Errc>(done.error().code().value());
     puts_[key] = code;
     ++last_;
@@ -211,9 +211,9 @@ TEST_CASE("a full disk under the database: the same (L52)") {
 TEST_CASE("a full ext4: the same (L52)") {
   const TempDir dir;
   const auto image = dir / "image";
-  const bool made =
-      std::system(("truncate -s 64m " + image.string() + " && mkfs.ext4 -q " + image.string()).c_str()) == 0;
-  REQUIRE(made);
+  const std::string make =
+      "truncate -s 64m " + image.string() + " && PATH=$PATH:/usr/sbin mkfs.ext4 -q " + image.string();
+  REQUIRE(std::system(make.c_str()) == 0);
   const Mount disk("-o loop " + image.string(), dir / "disk");
   if (!disk.mounted()) {
     MESSAGE("skipped: no loop device can be mounted here");
@@ -276,7 +276,7 @@ TEST_CASE("a leader on a full disk hands over, and follows again once there is s
   std::vector<std::string> acknowledged;
   const auto put = [&](std::size_t through) {
     const std::string key = std::to_string(acknowledged.size());
-    if (cluster[through].command("put", {key, value}, {.timeout = 2s}).get()) acknowledged.push_back(key);
+    if (cluster[through].command("put", {key, value}, CallOptions{.timeout = 2s}).get()) acknowledged.push_back(key);
   };
   eventually([&] {
     put(1);
