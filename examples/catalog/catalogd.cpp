@@ -44,7 +44,7 @@ bool parse(int count, char** words, flotilla::Options& options) {
       // A log so short that a member that was away needs a snapshot: to see one happen.
       options.trailing_entries = std::strtoull(value, nullptr, 10);
       options.checkpoint_interval = std::chrono::milliseconds(50);
-      options.log_cache_bytes = 64u << 10;
+      options.log_cache_bytes = 16u << 10;
       options.segment_bytes = 64u << 10;
     } else {
       return false;
