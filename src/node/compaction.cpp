@@ -208,7 +208,7 @@ void Compaction::pause(const std::shared_ptr<Run>& run) {
 void Compaction::change_over(const std::shared_ptr<Run>& run) {
   on(
       parts_.apply, run,
-      [run, &applier = parts_.applier, &directory = parts_.directory, &store = parts_.store]() -> Result<void> {
+      [run, &directory = parts_.directory, &store = parts_.store]() -> Result<void> {
         // A snapshot that was installed meanwhile is as new, and compact.
         if (store.applied_index() != run->copy->applied_index()) {
           return fail(Errc::stopped, "a snapshot took the database's place");
@@ -218,8 +218,6 @@ void Compaction::change_over(const std::shared_ptr<Run>& run) {
         if (!adopted) return adopted;
         run->staged.reset();
         run->replaced = directory.replaced();
-        run->paused = false;
-        applier.go_on();
         return {};
       },
       [this, run](const Result<void>&) {

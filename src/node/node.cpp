@@ -613,7 +613,7 @@ void Node::tick() {
   changes_.tick(parts_.loop.now(), leader_known);
   // It may have been removed, or all the others may have moved.
   ticks_without_leader_ = leader_known ? 0 : ticks_without_leader_ + 1;
-  if (ticks_without_leader_ == 2 * core_options(options_).election_ticks && !joiner_) look_for_cluster();
+  if (ticks_without_leader_ >= 2 * core_options(options_).election_ticks && !joiner_) look_for_cluster();
   maintain_members();
   checkpoints_.tick();
   sync_log();

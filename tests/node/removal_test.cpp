@@ -1,7 +1,9 @@
 // How a member learns that it belongs to its cluster, or does not any more: three real members in virtual time.
 #include <doctest/doctest.h>
 
+#include "net/codec.hpp"
 #include "sim_members.hpp"
+#include "stranger.hpp"
 
 using namespace flotilla;
 using namespace flotilla::sim;
@@ -69,6 +71,34 @@ TEST_CASE("a member whose admission was lost with the leader that began it is ad
   CHECK(knows(*leader, joiner.id()));
   CHECK(joiner.core().term_at(admission) > term);
   CHECK(joiner.status().applied_index == leader->status().applied_index);
+}
+
+TEST_CASE("a member that was removed goes on asking, whoever seemed to lead for a moment") {
+  Members members;
+  SimMember* const leader = members.leader();
+  SimMember* const away = members.follower();
+  REQUIRE(leader != nullptr);
+  members.cut_off(*away);
+  leader->change(Change::remove(away->id()), 30s);
+  members.scheduler.run_for(30s);
+  REQUIRE_FALSE(knows(*leader, away->id()));
+  // Between two of its ticks somebody leads, and does not any more.
+  Stranger stranger(members);
+  net::Hello hello = stranger.hello(*away);
+  hello.node_id = leader->id();
+  hello.incarnation = leader->status().incarnation;
+  net::Link link(stranger.loop, stranger.transport,
+                 {.tag = net::raft_tag, .address = away->address(), .local = hello, .expected = away->id()},
+                 {.up = [](const net::Hello&) {}, .frame = [](auto) {}, .down = [](const Error&) {}});
+  REQUIRE(members.scheduler.run_until([&] { return link.up(); }, 5s));
+  const Term term = away->status().term;
+  link.send(net::encode(raft::Message{leader->id(), away->id(), term, raft::Heartbeat{}}));
+  link.send(net::encode(raft::Message{leader->id(), away->id(), term.next(), raft::HeartbeatReply{}}));
+  members.scheduler.run_for(1s);
+  CHECK(away->status().term == term.next());
+  members.network.heal_all();
+  members.scheduler.run_for(30s);
+  check_removed(*away);
 }
 
 TEST_SUITE_END();

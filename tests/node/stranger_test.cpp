@@ -5,25 +5,11 @@
 #include "node/forwarding.hpp"
 #include "node/membership.hpp"
 #include "sim_members.hpp"
+#include "stranger.hpp"
 
 using namespace flotilla;
 using namespace flotilla::sim;
 using namespace std::chrono_literals;
-
-namespace {
-
-struct Stranger {
-  explicit Stranger(Members& members)
-      : loop(members.scheduler), transport(members.network, loop, "10.0.0.9"), mux(loop, transport, {}) {}
-  net::Hello hello(const SimMember& to) const { return {to.status().cluster_id, id, 1, {}}; }
-
-  static constexpr NodeId id{77};
-  test::SimLoop loop;
-  test::SimTransport transport;
-  net::Mux mux;
-};
-
-}  // namespace
 
 TEST_SUITE_BEGIN("node.stranger");
 
