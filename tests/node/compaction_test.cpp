@@ -308,6 +308,26 @@ TEST_CASE("a checkpoint of the old database that ends after the change lets noth
   CHECK(store->last_checkpoint().index == Index{1});
 }
 
+TEST_CASE("if there is no space for the change of the link, the database goes on as it was, and may be changed later") {
+  const TempDir dir;
+  auto directory = state::Directory::create(dir.path(), false).value();
+  const auto store =
+      state::Store::open({.directory = directory.path(), .map_size = 16u << 20, .readers_max = 8, .sync = false},
+                         test_commands())
+          .value();
+  REQUIRE(store->apply(std::vector{put_entry(1)}));
+  REQUIRE(store->compact_to(directory.compacted(1), 0));
+  const auto staged = directory.stage(directory.compacted(1)).value();
+  const auto copy = store->open_compacted(staged.path).value();
+  const auto refused = store->adopt(*copy, [] { return fail(Errc::disk_full, "no link"); });
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error() == Errc::disk_full);
+  REQUIRE(store->apply(std::vector{put_entry(2)}));
+  REQUIRE(copy->apply(std::vector{put_entry(2)}));
+  REQUIRE(store->adopt(*copy, [&] { return directory.publish(staged); }));
+  CHECK(store->read()->table("t").get("k") == "2");
+}
+
 TEST_CASE("one compaction at a time; without the space for it everything stays as it is") {
   const TempDir dir;
   Options options = small_checkpoints(dir / "data");
