@@ -118,4 +118,24 @@ TEST_CASE("a log whose only block is torn says that it had none") {
   REQUIRE(append(*log, entries(1, 1, 1), vote(1)));
 }
 
+TEST_CASE("a trim while the newest segment has no block yet leaves the one that has the vote") {
+  bool reached = true;
+  for (std::uint64_t at = 0; reached; ++at) {
+    CAPTURE(at);
+    MemoryFileSystem memory;
+    FaultyFileSystem files(memory);
+    auto log = must_open(files, small_options(2048));
+    REQUIRE(append(*log, entries(1, 1, 3, 1200), vote(3, 1), 1));
+    files.set_fault({.at = at, .from_then_on = true, .error = Errc::disk_full});
+    const auto next = entries(2, 2, 3, 1200);
+    reached = !append(*log, next);
+    files.set_fault({});
+    REQUIRE(log->trim(Index{100}));
+    log.reset();
+    memory.crash([] { return false; });
+    log = must_open(files, small_options(2048));
+    CHECK(log->recovered().hard_state == vote(3, 1));
+  }
+}
+
 TEST_SUITE_END();
