@@ -28,10 +28,9 @@ enum class Errc {
   // The call may yet take effect; asking again under the same session and sequence is safe.
   outcome_unknown = 20,  ///< sent, but its fate was not learned before the deadline, or before this member stopped
   // Opening, and the state of this member.
-  in_use = 30,     ///< another process (the message names it) or another DB of this process has the directory
-  io_error = 31,   ///< the operating system refused a file operation; the message has its reason
-  disk_full = 32,  ///< no space; nothing acknowledged is lost. Of a command: refused, it took no effect
-
+  in_use = 30,               ///< another process (the message names it) or another DB of this process has the directory
+  io_error = 31,             ///< the operating system refused a file operation; the message has its reason
+  disk_full = 32,            ///< no space; nothing acknowledged is lost. Of a command: refused, it took no effect
   damaged = 33,              ///< durable data fail their checksum or contradict each other; this member takes no part
   address_in_use = 34,       ///< Options::listen is taken, or cannot be bound
   not_founded = 35,          ///< the directory is new and neither Options::found nor Options::join was given

@@ -52,12 +52,12 @@ std::optional<Index> Compaction::first_needed() const {
   return run_ ? std::optional(run_->needed) : std::nullopt;
 }
 
-/// `work` on `executor`, then `then` with what it returned on the loop; an error ends the run.
+/// `work` on `executor`, then `then` on the loop; an error ends the run.
 template <class Work, class Then>
 void Compaction::on(Executor& executor, const std::shared_ptr<Run>& run, Work work, Then then) {
   executor.post([this, run, &loop = parts_.loop, work = std::move(work), then = std::move(then)]() mutable {
     if (run->ended) return;
-    auto result = [&]() -> decltype(work()) {
+    auto result = [&]() -> Result<void> {
       try {
         return work();
       } catch (const std::exception& thrown) {  // memory, or a broken invariant
@@ -68,7 +68,7 @@ void Compaction::on(Executor& executor, const std::shared_ptr<Run>& run, Work wo
     loop.post([this, run, result = std::move(result), then = std::move(then)]() mutable {
       if (run->ended) return;
       if (!result) return failed(run, result.error());
-      then(std::move(result));
+      then();
     });
   });
 }
@@ -84,7 +84,7 @@ void Compaction::begin(Done done) {
       [&store = parts_.store, made = run_->made, reserve = limits_.reserve_bytes] {
         return store.compact_to(made, reserve);
       },
-      [this, run = run_](const Result<Index>&) { open(run); });
+      [this, run = run_] { open(run); });
 }
 
 void Compaction::open(const std::shared_ptr<Run>& run) {
@@ -101,7 +101,7 @@ void Compaction::open(const std::shared_ptr<Run>& run) {
         run->copy = std::move(*copy);
         return {};
       },
-      [this, run](const Result<void>&) { catch_up(run); });
+      [this, run] { catch_up(run); });
 }
 
 /// Beside a database that goes on, it is enough to be near; while apply pauses, the goal stands still.
@@ -143,7 +143,7 @@ void Compaction::apply(const std::shared_ptr<Run>& run, std::shared_ptr<const st
         if (run->copy->applied_index() < (*chunk)[end - 1].index) return fail(Errc::disk_full, "no space for the copy");
         return {};
       },
-      [this, run, chunk, end](const Result<void>&) {
+      [this, run, chunk, end] {
         if (end < chunk->size()) return apply(run, chunk, end);
         catch_up(run);
       });
@@ -166,7 +166,7 @@ void Compaction::checkpoint(const std::shared_ptr<Run>& run) {
         run->checkpoint = std::move(*begun);
         return {};
       },
-      [this, run](const Result<void>&) {
+      [this, run] {
         if (!events_.sync_log) return finish_checkpoint(run);
         events_.sync_log([this, run] {
           if (!run->ended) finish_checkpoint(run);
@@ -183,7 +183,7 @@ void Compaction::finish_checkpoint(const std::shared_ptr<Run>& run) {
         if (!done) return fail(done.error());
         return {};
       },
-      [this, run](const Result<void>&) {
+      [this, run] {
         run->needed = run->copy->last_checkpoint().index;
         run->phase = Phase::checkpointed;
         run->gap = std::numeric_limits<std::uint64_t>::max();
@@ -199,7 +199,7 @@ void Compaction::pause(const std::shared_ptr<Run>& run) {
         run->paused = true;
         return {};
       },
-      [this, run](const Result<void>&) {
+      [this, run] {
         run->phase = Phase::paused;
         catch_up(run);
       });
@@ -220,7 +220,7 @@ void Compaction::change_over(const std::shared_ptr<Run>& run) {
         run->replaced = directory.replaced();
         return {};
       },
-      [this, run](const Result<void>&) {
+      [this, run] {
         events_.replaced();
         end(run, {});
       });

@@ -182,30 +182,13 @@ class DbImpl {
   }
 
   std::future<Result<void>> change(node::Change change, CallOptions call) {
-    auto promise = std::make_shared<std::promise<Result<void>>>();
-    auto future = promise->get_future();
-    if (forked()) {
-      promise->set_value(fail(Error(Errc::forked)));
-    } else if (would_block_itself()) {
-      promise->set_value(fail(Error(Errc::would_deadlock)));
-    } else {
-      node_->submit(node::Changes::Request{std::move(change), deadline(call),
-                                           [promise](Result<void> result) { promise->set_value(std::move(result)); }});
-    }
-    return future;
+    return ask([&](auto done) {
+      node_->submit(node::Changes::Request{std::move(change), deadline(call), std::move(done)});
+    });
   }
 
   std::future<Result<void>> compact() {
-    auto promise = std::make_shared<std::promise<Result<void>>>();
-    auto future = promise->get_future();
-    if (forked()) {
-      promise->set_value(fail(Error(Errc::forked)));
-    } else if (would_block_itself()) {
-      promise->set_value(fail(Error(Errc::would_deadlock)));
-    } else {
-      node_->submit(node::Compaction::Done([promise](Result<void> result) { promise->set_value(std::move(result)); }));
-    }
-    return future;
+    return ask([&](auto done) { node_->submit(node::Compaction::Done(std::move(done))); });
   }
 
   bool would_block_itself() const {
@@ -270,6 +253,21 @@ class DbImpl {
         lock_(std::move(started_.lock)),
         store_(started_.store.get()),
         calls_(random_bits() | 1, {options_.pending_bytes_max, options_.pending_calls_max}) {}
+
+  /// `submit` gets what makes the future ready; it is not called where waiting for that would never end.
+  template <class Submit>
+  std::future<Result<void>> ask(Submit submit) {
+    auto promise = std::make_shared<std::promise<Result<void>>>();
+    auto future = promise->get_future();
+    if (forked()) {
+      promise->set_value(fail(Error(Errc::forked)));
+    } else if (would_block_itself()) {
+      promise->set_value(fail(Error(Errc::would_deadlock)));
+    } else {
+      submit([promise](Result<void> result) { promise->set_value(std::move(result)); });
+    }
+    return future;
+  }
 
   Result<void> run() {
     const auto failed = [this](const Error& error) { fail_stop(error); };

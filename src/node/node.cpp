@@ -64,8 +64,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                 .failed = [this](const Error& error) { fail_stop(error); }}),
       checkpoints_(parts.loop, parts.apply_executor, parts.checkpoint_executor, parts.store, options_.checkpoints,
                    options_.log_sink,
-                   {.sync_log = options_.sync_interval ? [this](auto then) { log_writer_.sync(std::move(then)); }
-                                                       : std::function<void(std::function<void()>)>(),
+                   {.sync_log = log_syncer(),
                     .failed =
                         [this](const Error& error) {
                           fail_stop(Error(error.code(), "the database cannot be made durable: " + error.message() +
@@ -82,8 +81,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                    .directory = parts.directory},
                   {.reserve_bytes = options_.disk_reserve_bytes,
                    .slice = {compaction_batches * options_.batch.entries, compaction_batches * options_.batch.bytes}},
-                  {.sync_log = options_.sync_interval ? [this](auto then) { log_writer_.sync(std::move(then)); }
-                                                      : std::function<void(std::function<void()>)>(),
+                  {.sync_log = log_syncer(),
                    .replaced = [this] { checkpoints_.replaced(); },
                    .failed =
                        [this](const Error& error) {
@@ -658,6 +656,12 @@ void Node::watch_space() {
   Change over = Change::transfer(std::nullopt);
   over.id = options_.node_id;
   static_cast<void>(carry_out(over));
+}
+
+/// What has to run before a checkpoint counts. None where each group is synced by itself.
+std::function<void(std::function<void()>)> Node::log_syncer() {
+  if (!options_.sync_interval) return {};
+  return [this](std::function<void()> then) { log_writer_.sync(std::move(then)); };
 }
 
 /// Where not each group is synced by itself.

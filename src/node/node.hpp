@@ -160,6 +160,7 @@ class Node {
   void watch_space();
   void full(Space::Writer writer, const std::optional<Error>& why);
   void sync_log();
+  std::function<void(std::function<void()>)> log_syncer();
   void protect_log();
 
   bool belongs() const;

@@ -72,7 +72,6 @@ Result<lmdb::Env> open_env(const EnvironmentOptions& options) {
   // NORDAHEAD: read-ahead leaves the file in the page cache as large folios, which makes every later write of a page
   // three times as dear (LIMITS A3).
   constexpr unsigned flags = MDB_NOTLS | MDB_NORDAHEAD | MDB_NOSYNC;
-
   if (code == 0) code = mdb_env_open(raw, options.directory.c_str(), flags, file_mode);
   if (code != 0) return fail(system_error("open the database in", options.directory, code));
   if (static_cast<std::size_t>(mdb_env_get_maxkeysize(raw)) < key_bytes_max) {
@@ -261,7 +260,6 @@ Environment::~Environment() {
   }
   held_.reset();
   // No reader is open: each keeps this alive.
-
   for (const auto& reader : idle_) mdb_txn_abort(reader->txn);
 }
 

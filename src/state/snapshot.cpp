@@ -8,7 +8,6 @@
 #include <fmt/format.h>
 
 #include "state/checkpoint.hpp"
-
 #include "state/environment.hpp"
 #include "state/lmdb.hpp"
 #include "state/rows.hpp"

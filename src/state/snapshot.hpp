@@ -78,7 +78,6 @@ class SnapshotWriter {
   std::uint64_t written() const noexcept { return written_; }
   /// After the last byte: `damaged` unless length and hash hold and the file is a database of ours; durable then, with
   /// a checkpoint of its own.
-
   [[nodiscard]] Result<Applied> finish();
 
  private:

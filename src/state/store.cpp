@@ -156,7 +156,7 @@ class Store::Impl {
   Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
   Result<void> install(const std::filesystem::path& directory, const std::function<Result<void>()>& publish);
   Result<void> copy(const std::filesystem::path& path, std::uint64_t reserve_bytes) const;
-  Result<Index> compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes) const;
+  Result<void> compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes) const;
   Result<void> adopt(Impl& other, const std::function<Result<void>()>& publish);
   const StoreOptions& options() const noexcept { return options_; }
   Result<std::shared_ptr<NewCheckpoint>> begin_checkpoint();
@@ -363,7 +363,6 @@ Result<bool> Store::unused(const std::filesystem::path& directory) {
 
 Result<Store::Impl::Loaded> Store::Impl::load_rows(std::shared_ptr<Environment> env) {
   auto txn = lmdb::Txn::begin_write(env->handle());  // goes before the environment does
-
   if (!txn) return fail(txn.error());
   bool made = false;
   const auto dbi = open_reserved(txn->get(), made);
@@ -498,7 +497,7 @@ Result<void> Store::Impl::copy(const std::filesystem::path& path, std::uint64_t 
   return {};
 }
 
-Result<Index> Store::Impl::compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes) const {
+Result<void> Store::Impl::compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes) const {
   const std::filesystem::path path = directory / "data.mdb";
   std::error_code code;
   std::filesystem::create_directory(directory, code);
@@ -514,8 +513,7 @@ Result<Index> Store::Impl::compact_to(const std::filesystem::path& directory, st
   if (!meta) return fail(meta.error());
   const bool installed = before.installed && before.index == applied->index;
   const Checkpoint checkpoint{applied->index, applied->term, installed, std::move(*meta)};
-  if (auto written = write_checkpoint(directory, checkpoint, false); !written) return fail(written.error());
-  return applied->index;
+  return write_checkpoint(directory, checkpoint, false);
 }
 
 Result<void> Store::Impl::adopt(Impl& other, const std::function<Result<void>()>& publish) {
@@ -850,7 +848,7 @@ Result<SnapshotCopy> Store::copy(const std::filesystem::path& path, std::uint64_
   return SnapshotCopy::take(path);
 }
 
-Result<Index> Store::compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes) {
+Result<void> Store::compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes) {
   auto made = impl_->compact_to(directory, reserve_bytes);
   std::error_code ignored;
   if (!made) std::filesystem::remove_all(directory, ignored);

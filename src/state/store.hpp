@@ -19,7 +19,6 @@
 #include "raft/entry.hpp"
 #include "state/applied.hpp"
 #include "state/checkpoint.hpp"
-
 #include "state/payload.hpp"
 #include "state/sessions.hpp"
 #include "state/snapshot.hpp"
@@ -31,7 +30,6 @@ struct StoreOptions {
   std::size_t map_size = std::size_t{256} << 30;
   unsigned readers_max = 1024;
   bool sync = true;  ///< checkpoints are durable; tests of pure logic turn it off
-
   LogSink log_sink;
 };
 
@@ -92,9 +90,9 @@ class Store {
   [[nodiscard]] Result<SnapshotCopy> copy(const std::filesystem::path& path, std::uint64_t reserve_bytes = 0);
 
   /// Makes a database of its own out of the newest committed transaction, without unused pages, in `directory`, which
-  /// it makes. Nothing of it is durable before its first finish_checkpoint(). Returns the index it stands at. As
+  /// it makes. Nothing of it is durable before its first finish_checkpoint(). As
   /// copy(): thread, pages, disk_full.
-  [[nodiscard]] Result<Index> compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes);
+  [[nodiscard]] Result<void> compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes);
   /// Opens that with the options and commands of this one, which it need not be in step with. Thread: apply.
   Result<std::unique_ptr<Store>> open_compacted(const std::filesystem::path& directory) const;
   /// Puts `other`, which has applied the same entries, in this one's place, as install() does; nothing of it is left.

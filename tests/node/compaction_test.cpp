@@ -284,19 +284,12 @@ TEST_CASE("a checkpoint of the old database that ends after the change lets noth
   test::SimLoop loop(scheduler);
   node::Checkpoints checkpoints(loop, loop, loop, *store, {1, 1u << 30, std::chrono::hours(1)}, LogSink(),
                                 {.sync_log = {}, .failed = [](const Error& error) { FAIL(error.message()); }});
-  const auto entry = [](std::uint64_t index) {
-    const std::string_view args[] = {"k", "v"};
-    return raft::Entry{.term = Term{1},
-                       .index = Index{index},
-                       .type = raft::EntryType::command,
-                       .payload = SharedBytes(state::encode_command({}, 0, "put", args))};
-  };
-  REQUIRE(store->apply(std::vector{entry(1)}));
+  REQUIRE(store->apply(std::vector{put_entry(1)}));
   REQUIRE(store->compact_to(directory.compacted(1), 0));
   const auto staged = directory.stage(directory.compacted(1)).value();
   const auto copy = store->open_compacted(staged.path).value();
-  REQUIRE(store->apply(std::vector{entry(2)}));
-  REQUIRE(copy->apply(std::vector{entry(2)}));
+  REQUIRE(store->apply(std::vector{put_entry(2)}));
+  REQUIRE(copy->apply(std::vector{put_entry(2)}));
   checkpoints.applied(100);
   checkpoints.tick();
   while (store->last_checkpoint().index != Index{2}) REQUIRE(scheduler.step());
