@@ -182,9 +182,16 @@ class StreamImpl final : public net::ConnectionHandler, public std::enable_share
   }
 
   void close() {
+    end();
+    drop();
+  }
+  /// Nothing is sent or received any more.
+  void end() {
     Lock lock(mutex_);
-    if (std::exchange(closed_, true)) return;
-    end_operations(lock);
+    if (!std::exchange(closed_, true)) end_operations(lock);
+  }
+  /// The peer learns of it.
+  void drop() {
     gate_->post_or_drop([self = shared_from_this()] { self->connection_.reset(); });
   }
 
@@ -503,8 +510,12 @@ class StreamMuxImpl : public std::enable_shared_from_this<StreamMuxImpl> {
     for (const auto& weak : listeners) {
       if (const auto listener = weak.lock()) listener->end();
     }
+    // All have ended before a peer is told: it may be one of them.
     for (const auto& weak : streams) {
-      if (const auto stream = weak.lock()) stream->close();
+      if (const auto stream = weak.lock()) stream->end();
+    }
+    for (const auto& weak : streams) {
+      if (const auto stream = weak.lock()) stream->drop();
     }
     gate_->close();
     if (owns_port_) stop_port();
