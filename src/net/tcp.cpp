@@ -184,6 +184,8 @@ class TcpSocket final : public Endpoint, public std::enable_shared_from_this<Tcp
   }
 
   void shut() override {
+    // What this turn queued leaves with it, as far as the socket takes it: a farewell would be lost otherwise.
+    if (!dead_ && !broken_ && !writing_ && !unsent_.empty()) static_cast<void>(write_parts());
     dead_ = true;
     handler_ = nullptr;
     close();

@@ -307,6 +307,24 @@ TEST_CASE("a connection dropped from inside its event says nothing more, and its
   pair.right_port->run_and_wait([&] { CHECK(events == 1); });
 }
 
+TEST_CASE("what is sent in the turn in which the connection is dropped leaves with it") {
+  Pair pair;
+  std::string received;
+  std::promise<void> gone;
+  pair.right_port->run_and_wait([&] {
+    pair.right_events.data = [&](std::string_view bytes) { received += bytes; };
+    pair.right_events.end = [&] { gone.set_value(); };
+    pair.right->resume();
+  });
+  pair.left_port->run_and_wait([&] {
+    pair.left->send(bytes_of("fare"));
+    pair.left->send(bytes_of("well"));
+    pair.left.reset();
+  });
+  wait_for(gone);
+  pair.right_port->run_and_wait([&] { CHECK(received == "farewell"); });
+}
+
 TEST_CASE("what one turn sends leaves in one piece") {
   const auto port = start();
   Address address;

@@ -147,8 +147,10 @@ class SimNetwork::Socket : public std::enable_shared_from_this<Socket> {
 
   /// Its owner dropped it: what it handed over before still arrives, then the end.
   void drop() {
-    if (std::exchange(dead_, true)) return;
+    if (dead_) return;
     handler_ = nullptr;
+    transmit();  // what fits leaves with it
+    dead_ = true;
     unsent_.clear();
     if (!broken_ && !std::exchange(fin_sent_, true)) put_on_wire({});
   }
