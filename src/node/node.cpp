@@ -330,6 +330,7 @@ void Node::advance() {
   place();
   reads_.request(core_);
   while (!stopped_ && core_.has_ready()) process(core_.take_ready());
+  if (removed_) leave();
 }
 
 void Node::take_incoming() {
@@ -454,10 +455,10 @@ void Node::applied(Applier::Progress progress) {
 
 /// False: this member stopped.
 bool Node::take_progress(const Applier::Progress& progress) {
-  check_removed();
-  if (stopped_) return false;
+  removed_ = removed_ || parts_.store.was_removed(options_.node_id);
   proposals_.forget(progress.ended);
   for (const Result<Bytes>& outcome : progress.session_outcomes) {
+    if (!outcome && removed_) continue;  // that is why
     if (!outcome) {
       fail_stop(Error(Errc::stopped, "the session of this member was refused: " + outcome.error().message()));
       return false;
@@ -831,9 +832,10 @@ void Node::maintain_members() {
   }
 }
 
-/// What it has applied says that this member belongs to the cluster no more.
-void Node::check_removed() {
-  if (!parts_.store.was_removed(options_.node_id)) return;
+/// What it has applied says that this member belongs to the cluster no more. It goes once it has handed over what it led
+/// and all of that was sent.
+void Node::leave() {
+  if (stopped_ || core_.role() == Role::leader) return;
   changes_.advance(core_, parts_.loop.now());
   removed(Error(Errc::removed));
 }

@@ -169,7 +169,7 @@ class Node {
   JoinAnswer receive_join(const Member& member, bool stranger);
   ChangeAnswer carry_out(const Change& change);
   Changes make_changes();
-  void check_removed();
+  void leave();
   void removed(const Error& why);
   void admitted(const ClusterId& cluster_id);
   void look_for_cluster();
@@ -215,6 +215,7 @@ class Node {
   unsigned ticks_without_leader_ = 0;
   Error why_stopped_{Errc::shutting_down, "the database was closed; the command was not sent"};
   bool scheduled_ = false;
+  bool removed_ = false;  ///< what is applied says so
   bool stopped_ = false;
   Loop::TimerId tick_timer_ = 0;
 

@@ -121,7 +121,7 @@ void Core::State::follow_configuration() {
   FLOTILLA_ASSERT(leading() != nullptr);
   if (configuration_index() > commit_index) return;
   if (configuration().joint()) return leave_joint();
-  if (!configuration().is_voter(options.id)) hand_over_and_step_down();
+  if (must_leave()) hand_over_and_step_down();
 }
 
 /// Exactly once: as soon as it is appended, the configuration in force is not joint any more.

@@ -381,6 +381,7 @@ void Core::State::tick_leader() {
   forget_removed();
   if (quorum_is_silent() || storage_stalls()) return become_follower(term, NodeId{});
   tick_transfer();
+  if (leading() == nullptr) return;
   leading()->commit_before_tick = commit_index;
   if (++leading()->heartbeat_ticks >= options.heartbeat_ticks) broadcast_heartbeat();
 }

@@ -52,7 +52,7 @@ struct PendingRead {
 };
 
 struct Transfer {
-  NodeId to;
+  NodeId to;  ///< 0: the first voter that has the whole log; this leader is none itself any more
   unsigned ticks = 0;
   bool ordered = false;  ///< TimeoutNow is on its way
 };
@@ -193,6 +193,7 @@ struct Core::State {
   Result<void> transfer_leadership(NodeId to);
   void continue_transfer(const Progress& peer);
   void tick_transfer();
+  bool must_leave() const;
   void hand_over_and_step_down();
   void handle(const Message& envelope, const TimeoutNow& order);
 

@@ -1,4 +1,6 @@
 // Transfer of leadership (thesis 3.10).
+#include <algorithm>
+
 #include "base/assert.hpp"
 #include "raft/state.hpp"
 
@@ -23,34 +25,48 @@ Result<void> Core::State::transfer_leadership(NodeId to) {
 void Core::State::continue_transfer(const Progress& to) {
   FLOTILLA_ASSERT(leading() != nullptr);
   std::optional<Transfer>& transfer = leading()->transfer;
-  if (!transfer.has_value() || transfer->to != to.id() || transfer->ordered) return;
+  if (!transfer.has_value() || transfer->ordered) return;
+  const bool wanted = transfer->to ? transfer->to == to.id() : configuration().is_voter(to.id());
   // One that was set back gets no entries, so it is not level before it has proved the contrary.
-  if (to.match_index() != last_index()) return;
+  if (!wanted || to.match_index() != last_index()) return;
   FLOTILLA_ASSERT(!to.rolled_back);
   transfer->ordered = true;
+  if (!must_leave()) return send(to.id(), TimeoutNow{});
+  flush();  // the news of the commit, which they may only get from us
   send(to.id(), TimeoutNow{});
+  become_follower(term, NodeId{});
 }
 
-/// Bounded: after an election timeout without a successor this leader goes on.
+/// Bounded: after an election timeout without a successor this leader goes on, if it may.
 void Core::State::tick_transfer() {
   std::optional<Transfer>& transfer = leading()->transfer;
   if (!transfer.has_value()) return;
-  if (++transfer->ticks >= options.election_ticks) transfer.reset();
+  if (++transfer->ticks < options.election_ticks) return;
+  if (must_leave()) return become_follower(term, NodeId{});
+  transfer.reset();
 }
 
-/// This leader is no voter any more, and that is committed: the one that is furthest takes over at once.
+/// It leads, and is no voter any more, and that is committed.
+bool Core::State::must_leave() const {
+  return configuration_index() <= commit_index && !configuration().joint() && !configuration().is_voter(options.id);
+}
+
+/// The first voter that has the whole log takes over. Proposals are refused until then: another could have an entry more
+/// than the one that is ordered to stand, and would deny it the vote.
 void Core::State::hand_over_and_step_down() {
-  FLOTILLA_ASSERT(leading() != nullptr);
-  FLOTILLA_ASSERT(configuration_index() <= commit_index);
-  // First the news of the commit, which they may only get from us.
-  flush();
-  const Progress* best = nullptr;
-  for (const Progress& member : leading()->peers) {
-    if (!configuration().is_voter(member.id()) || member.rolled_back) continue;
-    if (best == nullptr || member.match_index() > best->match_index()) best = &member;
+  FLOTILLA_ASSERT(must_leave());
+  std::optional<Transfer>& transfer = leading()->transfer;
+  if (transfer.has_value() && transfer->ordered) {  // to somebody before: another order would only split the votes
+    flush();
+    return become_follower(term, NodeId{});
   }
-  if (best != nullptr) send(best->id(), TimeoutNow{});
-  become_follower(term, NodeId{});
+  transfer = Transfer{};
+  const auto level = [this](const Progress& to) {
+    return configuration().is_voter(to.id()) && !to.rolled_back && to.match_index() == last_index();
+  };
+  const std::vector<Progress>& peers = leading()->peers;
+  const auto at = std::find_if(peers.begin(), peers.end(), level);
+  if (at != peers.end()) continue_transfer(*at);
 }
 
 /// From the leader alone. Whether this member may stand is for itself to say: it may have been removed since.

@@ -39,6 +39,26 @@ TEST_CASE("a member that has applied its own removal stops, though nobody can te
   check_removed(*leader);
 }
 
+TEST_CASE("a removed leader goes only when the voter that is to follow it has everything and was told (D9)") {
+  Members members([](MemberOptions& options) {
+    if (!options.found) options.disk_delay = 50ms;
+  });
+  SimMember* const leader = members.leader();
+  REQUIRE(leader != nullptr);
+  REQUIRE(leader == members.all[0].get());  // whose disk is fast: it has applied its removal before they have the rest
+  const Term term = leader->status().term;
+  leader->change(Change::remove(leader->id()), 30s);
+  for (int i = 0; i < 20; ++i) {
+    leader->append("k", false, 10s);
+    members.scheduler.run_for(5ms);
+  }
+  const auto followed = [&] { return members.leader() != nullptr && members.leader() != leader; };
+  REQUIRE(members.scheduler.run_until(followed, 500ms));
+  CHECK(members.leader()->status().term == term.next());
+  members.scheduler.run_for(1s);
+  check_removed(*leader);
+}
+
 TEST_CASE("a member that comes back long after it was removed hears of it from whom it asks (D19)") {
   Members members;
   SimMember* const leader = members.leader();
