@@ -23,10 +23,9 @@ Checkpoints::Checkpoints(Loop& loop, Executor& apply, Executor& writer, state::S
       limits_(limits),
       log_sink_(std::move(log_sink)),
       events_(std::move(events)),
-      index_(store.last_checkpoint().index),
       last_at_(loop.now()) {
   // What was replayed would be replayed again, and more each time, if this run ended before its first one.
-  if (store.applied_index() > index_) log_bytes_ = limits_.log_bytes;
+  if (store.applied_index() > index()) log_bytes_ = limits_.log_bytes;
 }
 
 Checkpoints::~Checkpoints() {
@@ -34,7 +33,7 @@ Checkpoints::~Checkpoints() {
 }
 
 bool Checkpoints::due() const {
-  if (running_ || loop_.now() < not_before_ || store_.applied_index() <= index_) return false;
+  if (running_ || loop_.now() < not_before_ || store_.applied_index() <= index()) return false;
   return log_bytes_ >= limits_.log_bytes || loop_.now() - last_at_ >= limits_.interval ||
          store_.grown_bytes() >= limits_.growth_bytes;
 }
@@ -83,18 +82,7 @@ void Checkpoints::finished(const std::shared_ptr<Running>& running, const Result
   }
   if (!result) return events_.failed(result.error());
   last_at_ = loop_.now();
-  log_bytes_ -= running->log_bytes;
-  if (!running->replaced) index_ = std::max(index_, *result);
-}
-
-void Checkpoints::replaced() {
-  if (running_) {
-    running_->log_bytes = 0;
-    running_->replaced = true;
-  }
-  index_ = store_.last_checkpoint().index;
-  log_bytes_ = 0;
-  last_at_ = loop_.now();
+  if (*result) log_bytes_ -= running->log_bytes;  // or it was of a database that is not in use any more
 }
 
 }  // namespace flotilla::node

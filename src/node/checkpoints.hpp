@@ -40,16 +40,14 @@ class Checkpoints {
     running_.reset();  // what it holds keeps the database open
   }
 
-  /// Another database was put in this one's place, with a checkpoint of its own.
-  void replaced();
-  /// What the one in force includes: the log must have all after it.
-  Index index() const { return index_; }
+  /// What the one in force includes: the log must have all after it. The store is asked each time: another database, with
+  /// a checkpoint of its own, may be in this one's place before anybody says so here.
+  Index index() const { return store_.last_checkpoint().index; }
 
  private:
   struct Running {
     std::shared_ptr<state::Store::NewCheckpoint> checkpoint;
     std::uint64_t log_bytes = 0;  ///< on the loop: applied when it was wanted
-    bool replaced = false;        ///< on the loop: it is of a database that is not in force any more
   };
   bool due() const;
   void begin();
@@ -64,7 +62,6 @@ class Checkpoints {
   const LogSink log_sink_;
   const Events events_;
   std::shared_ptr<Running> running_;
-  Index index_;
   std::uint64_t log_bytes_ = 0;  ///< applied since
   Duration last_at_;
   Duration not_before_{};

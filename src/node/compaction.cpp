@@ -221,7 +221,6 @@ void Compaction::change_over(const std::shared_ptr<Run>& run) {
         return {};
       },
       [this, run] {
-        events_.replaced();
         end(run, {});
       });
 }

@@ -46,7 +46,6 @@ class Compaction {
   struct Events {
     /// As Checkpoints::Events::sync_log.
     std::function<void(std::function<void()> then)> sync_log;
-    std::function<void()> replaced;            ///< the database is another one
     std::function<void(const Error&)> failed;  ///< a local fault: which database a restart finds is open
   };
   using Done = std::function<void(Result<void>)>;

@@ -82,7 +82,6 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                   {.reserve_bytes = options_.disk_reserve_bytes,
                    .slice = {compaction_batches * options_.batch.entries, compaction_batches * options_.batch.bytes}},
                   {.sync_log = log_syncer(),
-                   .replaced = [this] { checkpoints_.replaced(); },
                    .failed =
                        [this](const Error& error) {
                          fail_stop(Error(error.code(), "the compacted database may or may not be in force: " +
@@ -505,7 +504,6 @@ void Node::compact(Compaction::Done done) {
 void Node::installed(const state::Applied& received, Result<Applier::Progress> installed) {
   if (installed) {
     applied_index_ = received.index;
-    checkpoints_.replaced();
     compaction_.abort(Error(Errc::stopped, "a snapshot took the database's place, which is compact"));
   }
   if (stopped_) return;

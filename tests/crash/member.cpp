@@ -86,7 +86,7 @@ Result<void> Member::start() {
                               .directory = *started_->directory},
       node::Compaction::Limits{.reserve_bytes = 0, .slice = {2, 64u << 10}},
       node::Compaction::Events{
-          .sync_log = {}, .replaced = [] {}, .failed = [this](const flotilla::Error& error) { fault_ = error; }});
+          .sync_log = {}, .failed = [this](const flotilla::Error& error) { fault_ = error; }});
   return {};
 }
 

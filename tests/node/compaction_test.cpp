@@ -210,6 +210,14 @@ struct Rig {
     scheduler.run_for(1s);
     compaction.begin([this](Result<void> result) { done = std::move(result); });
   }
+  std::vector<std::string> databases() const {
+    std::vector<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(dir.path())) {
+      if (entry.is_directory() && !entry.is_symlink()) names.push_back(entry.path().filename());
+    }
+    return names;
+  }
+  std::string database_in_use() const { return std::filesystem::read_symlink(dir.path() / "state").filename(); }
 
   TempDir dir;
   log::MemoryFileSystem files;
@@ -235,7 +243,6 @@ struct Rig {
                                .directory = directory},
                               {.reserve_bytes = 0, .slice = {4, 1u << 20}},
                               {.sync_log = [this](auto then) { log_writer.sync(std::move(then)); },
-                               .replaced = [] {},
                                .failed = [](const Error& error) { FAIL(error.message()); }}};
   std::optional<Result<void>> done;
 };
@@ -270,6 +277,26 @@ TEST_CASE("whatever the database gets otherwise in the middle of a compaction st
     rig.scheduler.run_for(1s);
     CHECK(rig.store->applied_index() == Index{42});
     CHECK(rig.store->read()->table("t").get("k") == "42");
+    CHECK(rig.databases() == std::vector{rig.database_in_use()});
+  }
+}
+
+TEST_CASE("ended after any step, a compaction leaves one database and nothing else") {
+  bool ended = false;
+  for (int steps = 0; !ended; ++steps) {
+    CAPTURE(steps);
+    Rig rig;
+    for (int i = 0; i < steps && rig.scheduler.step(); ++i) {
+    }
+    ended = rig.done.has_value();
+    rig.compaction.abort(Error(Errc::stopped, "enough"));
+    rig.scheduler.run_for(1s);
+    REQUIRE(rig.done);
+    CHECK(rig.done->has_value() == ended);
+    CHECK(rig.databases() == std::vector{rig.database_in_use()});
+    rig.applier.submit({put_entry(41)});
+    rig.scheduler.run_for(1s);
+    CHECK(rig.store->read()->table("t").get("k") == "41");
   }
 }
 
@@ -295,7 +322,6 @@ TEST_CASE("a checkpoint of the old database that ends after the change lets noth
   while (store->last_checkpoint().index != Index{2}) REQUIRE(scheduler.step());
   // It is in force, and its report on the way.
   REQUIRE(store->adopt(*copy, [&] { return directory.publish(staged); }));
-  checkpoints.replaced();
   scheduler.run_for(1s);
   CHECK(checkpoints.index() == Index{1});
   CHECK(store->last_checkpoint().index == Index{1});
