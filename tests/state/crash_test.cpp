@@ -73,10 +73,12 @@ TEST_CASE("a process killed at any moment leaves data and applied index that agr
       const pid_t child = ::fork();
       REQUIRE(child >= 0);
       if (child == 0) apply_for_ever(options, got);
-      // Some way into its work, at a point that differs from round to round.
+      // Some way into its work, at a point that differs from round to round; each second time behind a checkpoint.
       const std::uint64_t enough = from + 1 + random() % 60;
+      const bool moves_on = round % 2 == 0;
+      const auto far_enough = [&] { return got.applied >= enough && (!moves_on || got.checkpoint > from); };
       int status = 0;
-      while (got.applied < enough && ::waitpid(child, &status, WNOHANG) == 0) std::this_thread::yield();
+      while (!far_enough() && ::waitpid(child, &status, WNOHANG) == 0) std::this_thread::yield();
       for (std::uint64_t spin = random() % 3000; spin > 0; --spin) std::atomic_signal_fence(std::memory_order_seq_cst);
       REQUIRE(::kill(child, SIGKILL) == 0);
       REQUIRE(::waitpid(child, &status, 0) == child);
@@ -86,7 +88,7 @@ TEST_CASE("a process killed at any moment leaves data and applied index that agr
       const std::uint64_t index = store->applied().index.value;
       CHECK(index >= got.checkpoint);
       CHECK(index <= got.applied + 20);  // no more than was applied
-      CHECK(index >= last);
+      CHECK(index >= last + (moves_on ? 1 : 0));
       last = index;
       // The same log applied without any crash is the reference.
       Rig reference;
@@ -101,7 +103,6 @@ TEST_CASE("a process killed at any moment leaves data and applied index that agr
       reference.close();
       CHECK(dump(options.directory) == dump(reference.options().directory));
     }
-    CHECK(last > 100);
     ::munmap(shared, 4096);
   }
 }
