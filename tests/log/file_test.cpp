@@ -1,11 +1,14 @@
 #include "log/file.hpp"
 
+#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <utility>
 
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -42,9 +45,30 @@ Result<void> write(File& file, std::uint64_t offset, std::string_view bytes) {
   return file.write_at(offset, &part, 1);
 }
 
+thread_local int sync_fails_with = 0;  ///< once
+
 }  // namespace
 
+/// In the place of the C library's: no file system lets a sync fail on request.
+extern "C" int fdatasync(int descriptor) {
+  if (sync_fails_with == 0) return static_cast<int>(::syscall(SYS_fdatasync, descriptor));
+  errno = std::exchange(sync_fails_with, 0);
+  return -1;
+}
+
 TEST_SUITE_BEGIN("log.file");
+
+TEST_CASE("a sync that fails for lack of space is an error of the disk: what it was to keep may be gone (E6)") {
+  const TemporaryDirectory directory;
+  auto file = posix_file_system().open(directory / "f", FileSystem::Mode::create).value();
+  REQUIRE(write(*file, 0, "abc"));
+  for (const int number : {ENOSPC, EDQUOT, EIO}) {
+    CAPTURE(number);
+    sync_fails_with = number;
+    CHECK(file->sync().error() == Errc::io_error);
+    CHECK(sync_fails_with == 0);
+  }
+}
 
 TEST_CASE("files hold what is written to them, in memory and on disk alike") {
   const TemporaryDirectory directory;

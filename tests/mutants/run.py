@@ -65,6 +65,7 @@ def checks(seeds):
         Check("member_sim", "tests/sim/member/member_sim", everything, member_slices, 120),
         Check("node", "tests/node/test_node", everything, timeout=240, times=2),
         Check("members", "tests/node/test_members", everything, timeout=240, times=2),
+        Check("space", "tests/node/test_space", "log state node", timeout=240, times=2),
         Check("crash", "tests/crash/crash", "log state node", [("--images", "3000", "--until-wrong")], 240),
     ]
 
