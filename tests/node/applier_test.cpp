@@ -1,6 +1,10 @@
 #include "node/applier.hpp"
 
+#include <atomic>
+#include <cerrno>
+
 #include <doctest/doctest.h>
+#include <lmdb.h>
 
 #include "db_fixture.hpp"
 #include "state/snapshot.hpp"
@@ -48,9 +52,53 @@ state::Applied receive_snapshot(state::Directory& directory) {
   return writer.finish().value();
 }
 
+/// How many more calls until one fails, once; 0: none does.
+std::atomic<int> transaction_is_full_in = 0;
+std::atomic<int> disk_is_full_in = 0;
+
 }  // namespace
 
+// The linker sends these calls of the state machine through here (see meson.build).
+extern "C" {
+int __real_mdb_put(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data, unsigned flags);
+int __wrap_mdb_put(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data, unsigned flags) {
+  if (transaction_is_full_in > 0 && --transaction_is_full_in == 0) return MDB_TXN_FULL;
+  return __real_mdb_put(txn, dbi, key, data, flags);
+}
+int __real_mdb_txn_commit(MDB_txn* txn);
+int __wrap_mdb_txn_commit(MDB_txn* txn) {
+  if (disk_is_full_in == 0 || --disk_is_full_in > 0) return __real_mdb_txn_commit(txn);
+  mdb_txn_abort(txn);
+  return ENOSPC;
+}
+}
+
 TEST_SUITE_BEGIN("node.applier");
+
+TEST_CASE("of a batch that a full disk takes a part of, the rest is applied once there is space (L52)") {
+  const test::TempDir dir;
+  const auto store = open(dir / "state");
+  test::SimScheduler scheduler;
+  test::SimLoop loop(scheduler);
+  Calls calls(session, {1u << 20, 100});
+  std::vector<bool> full;
+  Applier applier(loop, loop, *store, calls, {100, 1u << 20},
+                  {.applied = [](const auto&) {},
+                   .full = [&](const std::optional<Error>& why) { full.push_back(why.has_value()); },
+                   .failed = [](const Error& error) { FAIL(error.message()); }});
+  applier.submit({entry_of(1, raft::EntryType::session, state::encode_session({NodeId{1}, 1, session})),
+                  append(2, 1, "a"), append(3, 2, "b"), append(4, 3, "c")});
+  transaction_is_full_in = 2;  // so that it takes two
+  disk_is_full_in = 2;
+  while (disk_is_full_in > 0) REQUIRE(scheduler.step());
+  CHECK(store->applied_index() == Index{2});
+  applier.submit({append(5, 4, "d")});
+  applier.retry();
+  scheduler.run_for(std::chrono::seconds(1));
+  CHECK(store->applied_index() == Index{5});
+  CHECK(store->read()->table("t").get("k") == "abcd");
+  CHECK(full.size() % 2 == 0);
+}
 
 TEST_CASE("calls whose entries an installed snapshot includes end with their results, others wait on (P4)") {
   const test::TempDir dir;
