@@ -1,6 +1,4 @@
 // Transfer of leadership (thesis 3.10).
-#include <algorithm>
-
 #include "base/assert.hpp"
 #include "raft/state.hpp"
 
@@ -61,12 +59,10 @@ void Core::State::hand_over_and_step_down() {
     return become_follower(term, NodeId{});
   }
   transfer = Transfer{};
-  const auto level = [this](const Progress& to) {
-    return configuration().is_voter(to.id()) && !to.rolled_back && to.match_index() == last_index();
-  };
-  const std::vector<Progress>& peers = leading()->peers;
-  const auto at = std::find_if(peers.begin(), peers.end(), level);
-  if (at != peers.end()) continue_transfer(*at);
+  // The order ends the leadership, and the list with it.
+  for (std::size_t i = 0; leading() != nullptr && i < leading()->peers.size(); ++i) {
+    continue_transfer(leading()->peers[i]);
+  }
 }
 
 /// From the leader alone. Whether this member may stand is for itself to say: it may have been removed since.
