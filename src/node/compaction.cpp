@@ -220,9 +220,7 @@ void Compaction::change_over(const std::shared_ptr<Run>& run) {
         run->replaced = directory.replaced();
         return {};
       },
-      [this, run] {
-        end(run, {});
-      });
+      [this, run] { end(run, {}); });
 }
 
 void Compaction::failed(const std::shared_ptr<Run>& run, const Error& error) {

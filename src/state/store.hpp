@@ -90,8 +90,7 @@ class Store {
   [[nodiscard]] Result<SnapshotCopy> copy(const std::filesystem::path& path, std::uint64_t reserve_bytes = 0);
 
   /// Makes a database of its own out of the newest committed transaction, without unused pages, in `directory`, which
-  /// it makes. Nothing of it is durable before its first finish_checkpoint(). As
-  /// copy(): thread, pages, disk_full.
+  /// it makes. Nothing of it is durable before its first finish_checkpoint(). As copy(): thread, pages, disk_full.
   [[nodiscard]] Result<void> compact_to(const std::filesystem::path& directory, std::uint64_t reserve_bytes);
   /// Opens that with the options and commands of this one, which it need not be in step with. Thread: apply.
   Result<std::unique_ptr<Store>> open_compacted(const std::filesystem::path& directory) const;

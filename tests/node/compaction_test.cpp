@@ -210,6 +210,12 @@ struct Rig {
     scheduler.run_for(1s);
     compaction.begin([this](Result<void> result) { done = std::move(result); });
   }
+  /// At most `steps` of the compaction; whether it ended.
+  bool step(int steps) {
+    for (int i = 0; i < steps && scheduler.step(); ++i) {
+    }
+    return done.has_value();
+  }
   std::vector<std::string> databases() const {
     std::vector<std::string> names;
     for (const auto& entry : std::filesystem::directory_iterator(dir.path())) {
@@ -265,9 +271,7 @@ TEST_CASE("whatever the database gets otherwise in the middle of a compaction st
   for (int steps = 0; !ended; ++steps) {
     CAPTURE(steps);
     Rig rig;
-    for (int i = 0; i < steps && rig.scheduler.step(); ++i) {
-    }
-    ended = rig.done.has_value();
+    ended = rig.step(steps);
     // As an installed snapshot brings it: the log does not have it.
     REQUIRE(rig.store->apply(std::vector{put_entry(41)}));
     rig.scheduler.run_for(1s);
@@ -286,9 +290,7 @@ TEST_CASE("ended after any step, a compaction leaves one database and nothing el
   for (int steps = 0; !ended; ++steps) {
     CAPTURE(steps);
     Rig rig;
-    for (int i = 0; i < steps && rig.scheduler.step(); ++i) {
-    }
-    ended = rig.done.has_value();
+    ended = rig.step(steps);
     rig.compaction.abort(Error(Errc::stopped, "enough"));
     rig.scheduler.run_for(1s);
     REQUIRE(rig.done);

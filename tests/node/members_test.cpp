@@ -305,7 +305,7 @@ TEST_CASE("without a majority a change ends by its deadline and says what is cer
   eventually([&] { return !cluster[left].leader() || cluster[left].is_leader(); });
   const auto begin = std::chrono::steady_clock::now();
   const auto result = cluster[left].add_learner(nobody, "127.0.0.1:1", soon).get();
-  CHECK(std::chrono::steady_clock::now() - begin < 3s);  // what an election takes at least
+  CHECK(std::chrono::steady_clock::now() - begin < 5s);
   REQUIRE_FALSE(result);
   CHECK((result.error() == Errc::no_leader || result.error() == Errc::timeout ||
          result.error() == Errc::outcome_unknown));
