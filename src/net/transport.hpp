@@ -29,9 +29,9 @@ class ConnectionHandler {
   ~ConnectionHandler() = default;
 };
 
-/// One byte stream. Thread: loop. Destroying it drops the connection; no event follows. What was queued in the same turn
-/// still leaves as far as the system takes it at once, the rest is dropped. Sends are queued without bound: the owner
-/// looks at unsent_bytes() and enforces its own.
+/// One byte stream. Thread: loop. Destroying it drops the connection; no event follows. What was queued in the same
+/// turn still leaves as far as the system takes it at once, the rest is dropped. Sends are queued without bound: the
+/// owner looks at unsent_bytes() and enforces its own.
 class Connection {
  public:
   virtual ~Connection() = default;

@@ -40,8 +40,8 @@ class Checkpoints {
     running_.reset();  // what it holds keeps the database open
   }
 
-  /// What the one in force includes: the log must have all after it. The store is asked each time: another database, with
-  /// a checkpoint of its own, may be in this one's place before anybody says so here.
+  /// What the one in force includes: the log must have all after it. The store is asked each time: another database,
+  /// with a checkpoint of its own, may be in this one's place before anybody says so here.
   Index index() const { return store_.last_checkpoint().index; }
 
  private:

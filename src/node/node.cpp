@@ -830,8 +830,8 @@ void Node::maintain_members() {
   }
 }
 
-/// What it has applied says that this member belongs to the cluster no more. It goes once it has handed over what it led
-/// and all of that was sent.
+/// What it has applied says that this member belongs to the cluster no more. It goes once it has handed over what it
+/// led and all of that was sent.
 void Node::leave() {
   if (stopped_ || core_.role() == Role::leader) return;
   changes_.advance(core_, parts_.loop.now());

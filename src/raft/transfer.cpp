@@ -49,8 +49,8 @@ bool Core::State::must_leave() const {
   return configuration_index() <= commit_index && !configuration().joint() && !configuration().is_voter(options.id);
 }
 
-/// The first voter that has the whole log takes over. Proposals are refused until then: another could have an entry more
-/// than the one that is ordered to stand, and would deny it the vote.
+/// The first voter that has the whole log takes over. Proposals are refused until then: another could have an entry
+/// more than the one that is ordered to stand, and would deny it the vote.
 void Core::State::hand_over_and_step_down() {
   FLOTILLA_ASSERT(must_leave());
   std::optional<Transfer>& transfer = leading()->transfer;

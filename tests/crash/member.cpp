@@ -85,8 +85,7 @@ Result<void> Member::start() {
                               .store = *started_->store,
                               .directory = *started_->directory},
       node::Compaction::Limits{.reserve_bytes = 0, .slice = {2, 64u << 10}},
-      node::Compaction::Events{
-          .sync_log = {}, .failed = [this](const flotilla::Error& error) { fault_ = error; }});
+      node::Compaction::Events{.sync_log = {}, .failed = [this](const flotilla::Error& error) { fault_ = error; }});
   return {};
 }
 
