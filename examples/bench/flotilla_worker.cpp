@@ -1,0 +1,164 @@
+// A member that is asked by callers in its own process.
+//
+//   flotilla_worker --data DIR [--listen ADDRESS [--found | --join ADDRESS] --voters N] [--threads]
+//
+// Callers are completions, which begin the next command where the one before ended; with --threads they are threads
+// that wait for futures.
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <flotilla/flotilla.hpp>
+#include <flotilla/standard.hpp>
+#include "workload.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace flotilla;
+using namespace flotilla::bench;
+
+constexpr std::string_view table = "bench";
+
+struct Settings {
+  Options options;
+  std::size_t voters = 1;
+  bool threads = false;
+};
+
+class FlotillaTarget final : public Target {
+ public:
+  FlotillaTarget(DB& db, bool threads) : db_(db), threads_(threads) {}
+
+  bool offers(Kind) const override { return true; }
+  bool blocking(Kind kind) const override { return threads_ || kind == Kind::get_local || kind == Kind::scan; }
+  bool leads() const override { return db_.is_leader(); }
+
+  void start(const Operation& operation, Done done) override {
+    switch (operation.kind) {
+      case Kind::put: return command("put", {table, operation.keys[0], operation.value}, std::move(done));
+      case Kind::cas:
+        return command("cas", {table, operation.keys[0], operation.expected, operation.value}, std::move(done));
+      case Kind::put_ten: return put_ten(operation, std::move(done));
+      case Kind::get: return get(operation, std::move(done));
+      case Kind::get_local: return done(found(operation));
+      case Kind::scan: return done(scan(operation));
+    }
+  }
+
+ private:
+  void command(std::string_view name, std::span<const std::string_view> args, Done done) {
+    if (threads_) return done(db_.command(name, args).get().has_value());
+    db_.command(name, args, [done = std::move(done)](const Result<Bytes>& result) { done(result.has_value()); });
+  }
+  void command(std::string_view name, std::initializer_list<std::string_view> args, Done done) {
+    command(name, std::span(args.begin(), args.size()), std::move(done));
+  }
+
+  void put_ten(const Operation& operation, Done done) {
+    std::vector<std::string_view> args{operation.value};
+    args.insert(args.end(), operation.keys.begin(), operation.keys.end());
+    command("put_ten", args, std::move(done));
+  }
+
+  void get(const Operation& operation, Done done) {
+    if (threads_) {
+      const auto snapshot = db_.read(Consistency::linearizable);
+      return done(snapshot && snapshot->table(table).get(operation.keys[0]));
+    }
+    db_.barrier([this, &operation, done = std::move(done)](const Result<Index>& reached) {
+      done(reached && found(operation));
+    });
+  }
+
+  bool found(const Operation& operation) {
+    const auto snapshot = db_.read();
+    return snapshot && snapshot->table(table).get(operation.keys[0]).has_value();
+  }
+
+  bool scan(const Operation& operation) {
+    const auto snapshot = db_.read();
+    if (!snapshot) return false;
+    std::size_t bytes = 0;
+    std::size_t count = 0;
+    for (auto [key, value] : snapshot->table(table).range(operation.keys[0])) {
+      bytes += key.size() + value.size();
+      if (++count == scan_length) break;
+    }
+    return bytes > 0;
+  }
+
+  DB& db_;
+  const bool threads_;
+};
+
+Commands commands() {
+  Commands all = standard_commands();
+  all.add("put_ten", [](WriteTxn& txn, const Args& args) -> Result<Bytes> {
+    WriteTable to = txn.table(table);
+    for (std::size_t i = 1; i < args.size(); ++i) {
+      if (auto put = to.put(args[i], args[0]); !put) return fail(put.error());
+    }
+    return Bytes();
+  });
+  return all;
+}
+
+Result<void> wait_for_voters(const DB& db, std::size_t count) {
+  const Clock::time_point end = Clock::now() + 30s;
+  while (Clock::now() < end) {
+    const Status status = db.status();
+    const auto voters = std::count_if(status.members.begin(), status.members.end(), [](auto& m) { return m.voter; });
+    if (static_cast<std::size_t>(voters) == count && status.leader) return {};
+    std::this_thread::sleep_for(5ms);
+  }
+  return fail(Errc::timeout, fmt::format("the members did not become {} voters", count));
+}
+
+std::optional<Settings> parse(int count, char** words) {
+  Settings settings;
+  for (int at = 1; at < count; ++at) {
+    const std::string_view word = words[at];
+    if (word == "--threads") {
+      settings.threads = true;
+    } else if (word == "--found") {
+      settings.options.found = true;
+    } else if (at + 1 == count) {
+      return std::nullopt;
+    } else if (const std::string value = words[++at]; word == "--data") {
+      settings.options.data_dir = value;
+    } else if (word == "--listen") {
+      settings.options.listen = value;
+    } else if (word == "--join") {
+      settings.options.join = {value};
+    } else if (word == "--voters") {
+      settings.voters = std::strtoul(value.c_str(), nullptr, 10);
+    } else {
+      return std::nullopt;
+    }
+  }
+  return settings;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const std::optional<Settings> settings = parse(count, words);
+  if (!settings) {
+    fmt::print(stderr, "usage: flotilla_worker --data DIR [--listen A [--found | --join A] --voters N] [--threads]\n");
+    return 2;
+  }
+  Result<DB> db = DB::open(settings->options, commands());
+  Result<void> ready = db ? wait_for_voters(*db, settings->voters) : Result<void>(fail(db.error()));
+  if (!ready) {
+    fmt::print(stderr, "flotilla_worker: {}\n", ready.error().message());
+    return 1;
+  }
+  FlotillaTarget target(*db, settings->threads);
+  return serve(target);
+}
