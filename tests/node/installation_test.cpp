@@ -1,4 +1,5 @@
-// A snapshot on its way into a member, and what stands still or ends meanwhile: three real members in virtual time.
+// A copy of the database on its way, into a member or into the place of the one in use, and what stands still or ends
+// meanwhile: three real members in virtual time.
 #include <doctest/doctest.h>
 
 #include "sim_members.hpp"
@@ -68,6 +69,23 @@ TEST_CASE("the log is kept for a member that a snapshot is on its way to: one is
   members.scheduler.run_for(10s);
   CHECK(away->snapshots_installed() == 1);
   CHECK(level(*away, *leader));
+}
+
+TEST_CASE("the log is kept for a compaction however long its copy takes, and not longer (L38)") {
+  Members members(short_log);
+  SimMember* const member = members.leader();
+  REQUIRE(member != nullptr);
+  bool compacted = false;
+  const Index needed = member->status().applied_index;
+  member->pause_copies(members.scheduler.now() + 20s);
+  member->compact([&compacted] { compacted = true; });
+  write(members, *member, 10s);
+  REQUIRE_FALSE(compacted);
+  REQUIRE(member->status().checkpoint_index > needed + 300);
+  CHECK(member->status().first_index <= needed.next());
+  write(members, *member, 20s);
+  CHECK(compacted);
+  CHECK(member->status().first_index > needed + 300);
 }
 
 TEST_CASE("a snapshot that a member lost before it was installed is sent again (F12)") {

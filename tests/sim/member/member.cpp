@@ -320,6 +320,9 @@ void SimMember::pause_disk(Duration until) {
 void SimMember::pause_apply(Duration until) {
   scheduler_.pause(&running_->threads->apply_loop, until);
 }
+void SimMember::pause_copies(Duration until) {
+  scheduler_.pause(&running_->threads->bulk_loop, until);
+}
 
 void SimMember::append(const std::string& key, bool fails, Duration timeout) {
   const std::uint64_t id = history_.ask(session(), key, fails);

@@ -77,6 +77,7 @@ class SimMember final : public Disk {
   void pause(Duration until);
   void pause_disk(Duration until);
   void pause_apply(Duration until);
+  void pause_copies(Duration until);
 
   bool running() const { return running_ != nullptr; }
   /// What its disk held when its run ended.
