@@ -324,6 +324,79 @@ def run_round(kind, members, number, options, results):
         shutil.rmtree(directory, ignore_errors=True)
 
 
+STAGES = [('queue', 'caller to loop thread'), ('log_wait', 'waiting for the group before'),
+          ('log_write', 'encoding and writing a block'), ('log_sync', 'syncing it'),
+          ('quorum', 'append to commit, of which the two above'), ('apply_wait', 'waiting for the batch before'),
+          ('apply', 'commands and LMDB\'s commit'), ('completion', 'telling callers'), ('command', 'the whole command')]
+
+
+def limits(options):
+    """The floor on this machine, and the distance to it, stage by stage."""
+    directory = tempfile.mkdtemp(prefix='flotilla-limits-', dir=options.directory)
+    try:
+        floor = json.loads(subprocess.run([os.path.join(options.bin, 'limits'), '--directory', directory], check=True,
+                                          capture_output=True, text=True).stdout)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    print('the floor, medians in microseconds')
+    for name, what in [('sync', 'write 4 KiB and fdatasync'), ('sync_64k', 'the same with 64 KiB'),
+                       ('sync_three', 'the same, 4 KiB, three processes at once'),
+                       ('round_trip', 'loopback round trip, 64 B'), ('wake_up', 'waking a thread')]:
+        print(f'  {what:<44}{floor[name]:>10.1f}')
+    floor.update(lmdb_floor(options))
+    print(f'  LMDB without syncs, puts a second in batches of 256: {floor["flat"]:.0f}; gets a second: {floor["gets"]:.0f}')
+    for members in options.members:
+        for callers in (1, 64, 256):
+            stages(options, members, callers, floor)
+
+
+def lmdb_floor(options):
+    found = {}
+    for batch, row, name in ((256, 'put', 'flat'), (0, 'get', 'gets')):
+        directory = tempfile.mkdtemp(prefix='flotilla-limits-', dir=options.directory)
+        system = Lmdb(options.bin, directory, 1)
+        system.batch = batch
+        try:
+            system.start()
+            # One by one, and durable, a fill would take minutes.
+            system.client.ask(f'fill {KEYS if batch else 5000} 100 1')
+            keys = KEYS if batch else 5000
+            figures = system.client.ask(f'run {row} 1 {int(options.seconds * 1000)} 100 {keys} 1')
+            found[name] = figures['operations'] / figures['seconds']
+        finally:
+            system.stop()
+            shutil.rmtree(directory, ignore_errors=True)
+    return found
+
+
+def stages(options, members, callers, floor):
+    directory = tempfile.mkdtemp(prefix='flotilla-limits-', dir=options.directory)
+    system = Flotilla(options.bin, directory, members)
+    try:
+        system.start()
+        worker = system.on('leader')
+        worker.ask(f'fill {KEYS} 100 256')
+        before = worker.ask('report')
+        figures = worker.ask(f'run put {callers} {int(options.seconds * 1000)} 100 {KEYS} 1')
+        after = worker.ask('report')
+    finally:
+        system.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+    rate = figures['operations'] / figures['seconds']
+    sync = floor['sync'] if members == 1 else floor['sync_three']
+    best = sync if members == 1 else floor['round_trip'] + sync
+    print(f'\n{members} member{"s" if members > 1 else ""}, {callers} caller{"s" if callers > 1 else ""}: {rate:.0f} puts/s, '
+          f'p50 {figures["p50"]:.0f}, p99 {figures["p99"]:.0f}; p50 is {figures["p50"] / best:.2f}x '
+          + ('a durable write' if members == 1 else '(round trip + durable write of three)'))
+    print(f'  {"stage":<52}{"times":>10}{"per put":>10}{"mean us":>10}{"us per put":>12}')
+    puts = after['command']['count'] - before['command']['count']
+    for name, what in STAGES:
+        times = after[name]['count'] - before[name]['count']
+        spent = after[name]['mean'] * after[name]['count'] - before[name]['mean'] * before[name]['count']
+        print(f'  {what:<52}{times:>10}{times / max(puts, 1):>10.3f}{spent / max(times, 1):>10.1f}'
+              f'{spent / max(puts, 1):>12.2f}')
+
+
 def median(list_of_figures, name):
     values = [figures[name] for figures in list_of_figures if figures[name] is not None]
     return statistics.median(values) if values else None
@@ -385,6 +458,8 @@ def arguments():
     parser = argparse.ArgumentParser(prog='./dev bench', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true', help='fewer rows, one round, 2 s each: under 5 minutes')
+    parser.add_argument('--limits', action='store_true',
+                        help='what the machine can do at best, and where our time goes, stage by stage')
     parser.add_argument('--rounds', type=int, help='of each system (default 3)')
     parser.add_argument('--seconds', type=float, help='each row runs so long (default 3)')
     parser.add_argument('--members', type=int, action='append', choices=sorted(SYSTEMS), help='only these')
@@ -406,6 +481,8 @@ def arguments():
 
 def main():
     options = arguments()
+    if options.limits:
+        return limits(options)
     results = {}
     begin = time.time()
     for number in range(options.rounds):

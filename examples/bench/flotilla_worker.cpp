@@ -39,6 +39,27 @@ class FlotillaTarget final : public Target {
   bool blocking(Kind kind) const override { return threads_ || kind == Kind::get_local || kind == Kind::scan; }
   bool leads() const override { return db_.is_leader(); }
 
+  std::string report() const override {
+    const Metrics metrics = db_.metrics();
+    std::string out = fmt::format("{{\"logged_entries\": {}, \"applied_entries\": {}", metrics.logged_entries,
+                                  metrics.applied_entries);
+    const auto add = [&](std::string_view name, const Distribution& stage) {
+      const auto us = [](std::chrono::nanoseconds time) { return static_cast<double>(time.count()) / 1000; };
+      out += fmt::format(R"(, "{}": {{"count": {}, "mean": {:.1f}, "p50": {:.1f}, "p99": {:.1f}, "longest": {:.1f}}})",
+                         name, stage.count, us(stage.mean()), us(stage.p50), us(stage.p99), us(stage.longest));
+    };
+    add("queue", metrics.queue);
+    add("log_wait", metrics.log_wait);
+    add("log_write", metrics.log_write);
+    add("log_sync", metrics.log_sync);
+    add("quorum", metrics.quorum);
+    add("apply_wait", metrics.apply_wait);
+    add("apply", metrics.apply);
+    add("completion", metrics.completion);
+    add("command", metrics.command);
+    return out + "}";
+  }
+
   void start(const Operation& operation, Done done) override {
     switch (operation.kind) {
       case Kind::put: return command("put", {table, operation.keys[0], operation.value}, std::move(done));

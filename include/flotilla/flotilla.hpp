@@ -4,6 +4,7 @@
 #include "flotilla/command.hpp"
 #include "flotilla/db.hpp"
 #include "flotilla/error.hpp"
+#include "flotilla/metrics.hpp"
 #include "flotilla/options.hpp"
 #include "flotilla/status.hpp"
 #include "flotilla/stream.hpp"

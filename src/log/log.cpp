@@ -1,6 +1,7 @@
 #include "log/log.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <random>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "base/assert.hpp"
 #include "base/codec.hpp"
 #include "base/crc32c.hpp"
+#include "base/histogram.hpp"
 #include "log/format.hpp"
 #include "log/log_map.hpp"
 #include "log/recovery.hpp"
@@ -129,6 +131,7 @@ struct Log::Impl {
   BlockHeader next_header(std::span<const raft::Entry* const> block, std::optional<std::pair<Index, Term>> anew) const;
   Result<void> make_room(std::uint64_t bytes);
   Result<void> roll();
+  Result<void> sync_active();
   Result<void> sync();
 
   void remember(const BlockHeader& header, std::span<const raft::Entry* const> block);
@@ -194,6 +197,9 @@ struct Log::Impl {
   std::vector<const raft::Entry*> entries;
   std::size_t appended = 0;  ///< of them
   BlockImage image;
+
+  using Clock = std::chrono::steady_clock;  // what is measured decides nothing
+  Histogram write_time, sync_time;
 
   std::unique_ptr<File> reading;
   std::uint64_t reading_segment = 0;
@@ -379,22 +385,31 @@ BlockHeader Log::Impl::next_header(std::span<const raft::Entry* const> block,
 Result<void> Log::Impl::write_block(std::span<const raft::Entry* const> block,
                                     std::optional<std::pair<Index, Term>> anew) {
   if (Result<void> done = make_room(whole_sectors(block_bytes(block))); !done) return done;
+  const Clock::time_point begun = Clock::now();
   BlockHeader header = next_header(block, anew);
   image.build(header, block);
   const std::vector<iovec>& parts = image.parts();
   if (Result<void> done = active->write_at(offset, parts.data(), static_cast<int>(parts.size())); !done) return done;
+  write_time.add(Clock::now() - begun);
   const bool durably = options.sync_each_group || anew;
   if (durably) {
-    if (Result<void> done = active->sync(); !done) return done;
+    if (Result<void> done = sync_active(); !done) return done;
   }
   remember(header, block);
   if (durably) durable = number;
   return {};
 }
 
+Result<void> Log::Impl::sync_active() {
+  const Clock::time_point begun = Clock::now();
+  auto done = active->sync();
+  sync_time.add(Clock::now() - begun);
+  return done;
+}
+
 Result<void> Log::Impl::sync() {
   if (durable == number) return {};
-  if (Result<void> done = active->sync(); !done) return done;
+  if (Result<void> done = sync_active(); !done) return done;
   durable = number;
   return {};
 }
@@ -623,6 +638,14 @@ Index Log::first_index() const {
 
 Index Log::last_index() const {
   return impl_->map.last_index();
+}
+
+Distribution Log::write_times() const {
+  return impl_->write_time.distribution();
+}
+
+Distribution Log::sync_times() const {
+  return impl_->sync_time.distribution();
 }
 
 std::uint64_t Log::bytes() const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "flotilla/error.hpp"
+#include "flotilla/metrics.hpp"
 #include "flotilla/types.hpp"
 #include "log/file.hpp"
 #include "raft/entry.hpp"
@@ -83,6 +84,9 @@ class Log {
   Index last_index() const;
   /// Disk space of all segments.
   std::uint64_t bytes() const;
+  /// Of blocks: encoding and writing, and syncing. Thread: any.
+  Distribution write_times() const;
+  Distribution sync_times() const;
 
   /// Removes whole segments that hold nothing at or above `first`. Entries below `first` may remain.
   [[nodiscard]] Result<void> trim(Index first);

@@ -8,13 +8,16 @@
 
 namespace flotilla::node {
 
-Applier::Applier(Executor& loop, Executor& executor, state::Store& store, Calls& calls, Limits limits, Events events)
+Applier::Applier(Loop& loop, Executor& executor, state::Store& store, Calls& calls, Limits limits, Events events)
     : loop_(loop), executor_(executor), store_(store), calls_(calls), limits_(limits), events_(std::move(events)) {}
 
 void Applier::submit(std::vector<raft::Entry> entries) {
+  if (entries.empty()) return;
+  const Duration now = loop_.now();
   bool schedule = false;
   {
     const std::lock_guard lock(mutex_);
+    submitted_.push_back({entries.back().index, now});
     queued_.insert(queued_.end(), std::make_move_iterator(entries.begin()), std::make_move_iterator(entries.end()));
     schedule = !std::exchange(scheduled_, true);
   }
@@ -29,7 +32,12 @@ void Applier::take_batch() {
     batch_.push_back(std::move(queued_.front()));
     queued_.pop_front();
   }
-  if (batch_.empty()) scheduled_ = false;
+  if (batch_.empty()) {
+    scheduled_ = false;
+    return;
+  }
+  wait_.add(loop_.now() - submitted_.front().at);
+  while (!submitted_.empty() && submitted_.front().last <= batch_.back().index) submitted_.pop_front();
 }
 
 /// One batch, so that whatever else was posted comes between two.
@@ -69,26 +77,40 @@ Result<std::vector<state::Outcome>> Applier::apply_to_store() {
 
 /// The batch, or a first part of it: what is left stays in `batch_`.
 Result<void> Applier::apply() {
+  const Duration begun = loop_.now();
   auto outcomes = apply_to_store();
   if (!outcomes) return fail(outcomes.error());
+  const Duration applied = loop_.now();
+  apply_.add(applied - begun);
   Progress progress;
   progress.applied_index = store_.applied().index;
   auto rest = batch_.begin();
   for (; rest != batch_.end() && rest->index <= progress.applied_index; ++rest) {
     progress.bytes += raft::record_bytes(*rest);
   }
+  entries_.fetch_add(static_cast<std::uint64_t>(rest - batch_.begin()), std::memory_order_relaxed);
   batch_.erase(batch_.begin(), rest);
   for (state::Outcome& outcome : *outcomes) {
     if (outcome.call.session != calls_.session()) continue;
     if (outcome.call.sequence == 0) {
       progress.session_outcomes.push_back(std::move(outcome.result));
     } else if (auto done = calls_.take(outcome.call.sequence)) {
+      command_.add(applied - done->begun);
       (*done)(std::move(outcome.result));
       progress.ended.push_back(outcome.call.sequence);
     }
   }
-  report(std::move(progress));
+  if (!progress.ended.empty()) completion_.add(loop_.now() - applied);
+  tell(std::move(progress));
   return {};
+}
+
+void Applier::report(Metrics& metrics) const {
+  metrics.apply_wait = wait_.distribution();
+  metrics.apply = apply_.distribution();
+  metrics.completion = completion_.distribution();
+  metrics.command = command_.distribution();
+  metrics.applied_entries = entries_.load(std::memory_order_relaxed);
 }
 
 void Applier::end(const Error& error) {
@@ -141,7 +163,7 @@ Result<Applier::Progress> Applier::install_now(state::Directory& directory, cons
   return progress;
 }
 
-void Applier::report(Progress progress) {
+void Applier::tell(Progress progress) {
   {
     const std::lock_guard lock(mutex_);
     unreported_.applied_index = progress.applied_index;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/executor.hpp"
+#include "base/histogram.hpp"
 #include "node/calls.hpp"
 #include "raft/entry.hpp"
 #include "state/directory.hpp"
@@ -37,7 +38,7 @@ class Applier {
     std::function<void(const std::optional<Error>&)> full;
     std::function<void(const Error&)> failed;  ///< on the loop, once: a local fault, apply is over
   };
-  Applier(Executor& loop, Executor& executor, state::Store& store, Calls& calls, Limits limits, Events events);
+  Applier(Loop& loop, Executor& executor, state::Store& store, Calls& calls, Limits limits, Events events);
 
   /// Contiguous with what was submitted before.
   void submit(std::vector<raft::Entry> entries);
@@ -52,6 +53,8 @@ class Applier {
   /// snapshot includes. A failure half-way is a fault like one of apply.
   using Installed = std::function<void(Result<Progress>)>;
   void install(state::Directory& directory, const state::Applied& received, Installed done);
+  /// Thread: any.
+  void report(Metrics& metrics) const;
 
  private:
   void drain();
@@ -60,16 +63,21 @@ class Applier {
   Result<void> apply();
   Result<Progress> install_now(state::Directory& directory, const state::Applied& received, bool& half_way);
   void end(const Error& error);
-  void report(Progress progress);
+  void tell(Progress progress);
 
-  Executor& loop_;
+  Loop& loop_;
   Executor& executor_;
   state::Store& store_;
   Calls& calls_;
   const Limits limits_;
   Events events_;
   std::mutex mutex_;
+  struct Submitted {
+    Index last;
+    Duration at;
+  };
   std::deque<raft::Entry> queued_;      // guarded by mutex_
+  std::deque<Submitted> submitted_;     // guarded by mutex_: what is queued, and when that was
   bool scheduled_ = false;              // guarded by mutex_
   Progress unreported_;                 // guarded by mutex_
   bool reporting_ = false;              // guarded by mutex_: the loop will look at unreported_
@@ -79,6 +87,8 @@ class Applier {
   bool full_ = false;               ///< told
   bool paused_ = false;
   bool failed_ = false;  ///< told
+  Histogram wait_, apply_, completion_, command_;
+  std::atomic<std::uint64_t> entries_ = 0;  ///< applied so far
 };
 
 }  // namespace flotilla::node

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/executor.hpp"
 #include "flotilla/db.hpp"
 #include "flotilla/error.hpp"
 #include "state/payload.hpp"
@@ -24,6 +25,9 @@ class Done {
  public:
   explicit Done(std::promise<Result<Bytes>> promise) : promise_(std::move(promise)) {}
   explicit Done(Completion function) : function_(std::move(function)) {}
+
+  /// When the call was made.
+  Duration begun{};
 
   /// What a function of the caller throws is dropped: it must not stop the thread that ends calls.
   void operator()(Result<Bytes> result) {

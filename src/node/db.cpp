@@ -138,12 +138,15 @@ class DbImpl {
   void command(std::string_view name, std::span<const std::string_view> args, node::Done done, CallOptions call) {
     if (auto refused = refuse(name, args)) return done(fail(std::move(*refused)));
     const std::size_t bytes = state::encoded_command_bytes(name, args);
+    const Duration now = port_->loop().now();
+    done.begun = now;
     const auto ticket = calls_.begin(bytes, done);
     if (!ticket) return done(fail(ticket.error()));
     try {
       node_->submit({.sequence = ticket->id.sequence,
                      .payload = SharedBytes(state::encode_command(ticket->id, ticket->acknowledged_below, name, args)),
-                     .deadline = deadline(call)});
+                     .begun = now,
+                     .deadline = deadline(call, now)});
     } catch (...) {  // no memory: the caller hears of it by the exception, and no call is left behind
       static_cast<void>(calls_.take(ticket->id.sequence));
       throw;
@@ -201,6 +204,11 @@ class DbImpl {
     const std::shared_lock lock(store_mutex_);
     return store_ ? node_->status() : last_status_;
   }
+  Metrics metrics() const {
+    if (forked()) return {};
+    const std::shared_lock lock(store_mutex_);
+    return store_ ? node_->metrics() : last_metrics_;
+  }
   bool is_leader() const {
     return !forked() && node_->is_leader();
   }
@@ -235,10 +243,11 @@ class DbImpl {
     if (node_) node_->loop_ended();
     protect_log();
     const Status last = node_ ? node_->status() : Status();
+    const Metrics last_metrics = node_ ? node_->metrics() : Metrics();
     take_last_checkpoint(last);
     const std::unique_lock lock(store_mutex_);
     last_status_ = last;
-
+    last_metrics_ = last_metrics;
     started_.store.reset();
     store_ = nullptr;
     started_.log.reset();
@@ -385,8 +394,11 @@ class DbImpl {
   }
 
   Duration deadline(CallOptions call) const {
+    return deadline(call, port_->loop().now());
+  }
+  Duration deadline(CallOptions call, Duration now) const {
     constexpr std::chrono::milliseconds longest = std::chrono::hours(24 * 365);
-    return port_->loop().now() + std::clamp(call.timeout.value_or(options_.command_timeout), 0ms, longest);
+    return now + std::clamp(call.timeout.value_or(options_.command_timeout), 0ms, longest);
   }
 
   static Error inside_command_error() {
@@ -451,8 +463,9 @@ class DbImpl {
   std::optional<Error> start_failure_;  // loop
   std::atomic<std::size_t> barriers_ = 0;
   std::mutex close_mutex_;
-  bool closed_ = false;  // guarded by close_mutex_
-  Status last_status_;   // guarded by store_mutex_
+  bool closed_ = false;   // guarded by close_mutex_
+  Status last_status_;    // guarded by store_mutex_
+  Metrics last_metrics_;  // guarded by store_mutex_
 };
 
 }  // namespace detail
@@ -555,6 +568,10 @@ std::future<Result<void>> DB::transfer_leadership(std::optional<NodeId> to, Call
 
 std::future<Result<void>> DB::compact() {
   return impl_->compact();
+}
+
+Metrics DB::metrics() const {
+  return impl_->metrics();
 }
 
 Status DB::status() const {

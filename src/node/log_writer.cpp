@@ -18,10 +18,11 @@ auto guarded(Call call) -> decltype(call()) {
 
 }  // namespace
 
-LogWriter::LogWriter(Executor& loop, Executor& executor, log::Log& log, Events events)
+LogWriter::LogWriter(Loop& loop, Executor& executor, log::Log& log, Events events)
     : loop_(loop), executor_(executor), log_(log), events_(std::move(events)), log_bytes_(log.bytes()) {}
 
 void LogWriter::submit(Write write) {
+  write.submitted = loop_.now();
   bool schedule = false;
   {
     const std::lock_guard lock(mutex_);
@@ -38,7 +39,19 @@ void LogWriter::drain() {
     scheduled_ = false;
     group_.swap(queued_);
   }
-  if (!group_.empty()) write_group();
+  if (group_.empty()) return;
+  wait_.add(loop_.now() - group_.front().submitted);
+  std::uint64_t entries = 0;
+  for (const Write& write : group_) entries += write.entries.size();
+  entries_.fetch_add(entries, std::memory_order_relaxed);
+  write_group();
+}
+
+void LogWriter::report(Metrics& metrics) const {
+  metrics.log_wait = wait_.distribution();
+  metrics.log_write = log_.write_times();
+  metrics.log_sync = log_.sync_times();
+  metrics.logged_entries = entries_.load(std::memory_order_relaxed);
 }
 
 void LogWriter::retry() {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/executor.hpp"
+#include "base/histogram.hpp"
 #include "log/log.hpp"
 #include "raft/ready.hpp"
 
@@ -25,6 +26,7 @@ class LogWriter {
     std::optional<raft::SnapshotMeta> log_restart;  ///< after hard_state, before entries
     std::vector<raft::Entry> entries;
     Index commit_index;
+    Duration submitted{};  ///< set by submit()
   };
   struct Events {
     /// Every write up to this sequence is durable. On the loop.
@@ -34,7 +36,7 @@ class LogWriter {
     /// The log failed; nothing more will be written. On the loop, once.
     std::function<void(const Error&)> failed;
   };
-  LogWriter(Executor& loop, Executor& executor, log::Log& log, Events events);
+  LogWriter(Loop& loop, Executor& executor, log::Log& log, Events events);
 
   void submit(Write write);
   /// There may be space again.
@@ -57,7 +59,9 @@ class LogWriter {
   /// loop.
   void trim(Index first, std::function<void(Index)> done);
 
+  /// Thread: any, as the next.
   std::uint64_t log_bytes() const { return log_bytes_.load(std::memory_order_relaxed); }
+  void report(Metrics& metrics) const;
 
  private:
   void drain();
@@ -70,7 +74,7 @@ class LogWriter {
   Result<void> append_or_resume(std::span<const log::Log::Write> writes);
   Result<void> begin_anew(const raft::SnapshotMeta& after);
 
-  Executor& loop_;
+  Loop& loop_;
   Executor& executor_;
   log::Log& log_;
   Events events_;
@@ -86,6 +90,8 @@ class LogWriter {
   bool failed_ = false;                 ///< told
   std::atomic<bool> retrying_ = false;  ///< a try is on its way: it may take long
   std::atomic<std::uint64_t> log_bytes_;
+  Histogram wait_;
+  std::atomic<std::uint64_t> entries_ = 0;  ///< handed to the log so far
 };
 
 }  // namespace flotilla::node

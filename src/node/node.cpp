@@ -303,6 +303,15 @@ Status Node::status() const {
   return status;
 }
 
+Metrics Node::metrics() const {
+  Metrics metrics;
+  metrics.queue = queue_.distribution();
+  metrics.quorum = quorum_.distribution();
+  log_writer_.report(metrics);
+  applier_.report(metrics);
+  return metrics;
+}
+
 std::optional<Member> Node::leader() const {
   const std::lock_guard lock(status_mutex_);
   return status_.leader;
@@ -339,7 +348,11 @@ void Node::take_incoming() {
     incoming = std::exchange(incoming_, {});
     incoming_scheduled_ = false;
   }
-  for (Proposals::Call& call : incoming.calls) proposals_.add(std::move(call));
+  const Duration now = parts_.loop.now();
+  for (Proposals::Call& call : incoming.calls) {
+    queue_.add(now - call.begun);
+    proposals_.add(std::move(call));
+  }
   for (Reads::Barrier& barrier : incoming.barriers) reads_.add(std::move(barrier), applied_index_);
   for (Changes::Request& change : incoming.changes) changes_.add(std::move(change));
   for (Compaction::Done& compaction : incoming.compactions) compact(std::move(compaction));
@@ -361,6 +374,7 @@ void Node::process(raft::Ready ready) {
   if (peers_) {
     for (const raft::Message& message : ready.messages) peers_->send(message);
   }
+  measure_quorum(ready);
   write(ready);
   std::move(ready.committed.begin(), ready.committed.end(), std::back_inserter(committed_));
   apply_stable();
@@ -372,6 +386,16 @@ void Node::process(raft::Ready ready) {
   if (ready.role_changed || ready.configuration_changed) role_changed();
   if (joiner_ && belongs() && core_.leader_id()) joiner_.reset();
   publish();
+}
+
+void Node::measure_quorum(const raft::Ready& ready) {
+  if (core_.role() != Role::leader) return proposed_.clear();
+  if (ready.entries.empty() && proposed_.empty()) return;
+  const Duration now = parts_.loop.now();
+  if (!ready.entries.empty()) proposed_.push_back({ready.entries.back().index, now});
+  for (; !proposed_.empty() && proposed_.front().last <= core_.commit_index(); proposed_.pop_front()) {
+    quorum_.add(now - proposed_.front().at);
+  }
 }
 
 /// One that writes nothing waits with the newest that does: a disk may stand still for hours.

@@ -104,6 +104,7 @@ class Node {
   void submit(Compaction::Done compaction);
   /// Thread: any. A copy of what the loop published last.
   Status status() const;
+  Metrics metrics() const;
   bool is_leader() const { return is_leader_.load(std::memory_order_acquire); }
   std::optional<Member> leader() const;
   /// Thread: loop. For those who judge a member from outside: the simulator.
@@ -139,6 +140,7 @@ class Node {
   void take_incoming();
   void place();
   void process(raft::Ready ready);
+  void measure_quorum(const raft::Ready& ready);
   void write(raft::Ready& ready);
   void durable(std::uint64_t sequence);
   void release_durable();
@@ -202,6 +204,12 @@ class Node {
   std::deque<Unfinished> unfinished_;
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
   std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
+  struct Proposed {
+    Index last;
+    Duration at;
+  };
+  std::deque<Proposed> proposed_;  ///< of a leader, not committed yet
+  Histogram queue_, quorum_;
   Index applied_index_;
   Index trim_wanted_;  ///< asked of the log so far
   std::uint64_t snapshots_installed_ = 0;

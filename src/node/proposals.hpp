@@ -29,6 +29,7 @@ class Proposals {
     std::uint64_t sequence = 0;  ///< 0: the session's own opening
     raft::EntryType type = raft::EntryType::command;
     SharedBytes payload;
+    Duration begun{};
     Duration deadline{};
     std::uint64_t attempt = 0;
     unsigned unsettled_copies = 0;

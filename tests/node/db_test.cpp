@@ -128,6 +128,34 @@ TEST_CASE("many threads call at once and every success is there exactly once") {
   CHECK(get(*db, "k").size() == 800);
 }
 
+TEST_CASE("the metrics have each command once, and each stage as often as it was passed") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  REQUIRE(db->command("append", {"k", "x"}).get());  // behind what a start writes
+  const Metrics before = db->metrics();
+  constexpr std::uint64_t count = 100;
+  for (std::uint64_t i = 0; i < count; ++i) REQUIRE(db->command("append", {"k", "x"}).get());
+  REQUIRE_FALSE(db->command("no such command", {}).get());
+  REQUIRE(db->close());
+  const Metrics after = db->metrics();
+  CHECK(after.command.count - before.command.count == count);
+  CHECK(after.queue.count - before.queue.count == count);
+  CHECK(after.logged_entries - before.logged_entries == count);
+  CHECK(after.applied_entries - before.applied_entries == count);
+  // One after the other: each was a group and a batch of its own.
+  CHECK(after.log_wait.count - before.log_wait.count >= count);
+  CHECK(after.log_sync.count - before.log_sync.count >= count);
+  CHECK(after.quorum.count - before.quorum.count == count);
+  CHECK(after.apply_wait.count - before.apply_wait.count == count);
+  CHECK(after.apply.count - before.apply.count == count);
+  CHECK(after.completion.count - before.completion.count >= count);  // added after the caller was told
+  CHECK(after.command.sum >= after.queue.sum);
+  // A command takes at least its stages, and what they measure is in it.
+  const auto stages = after.log_sync.sum + after.apply.sum - before.log_sync.sum - before.apply.sum;
+  CHECK(after.command.sum - before.command.sum + after.log_sync.longest >= stages);
+}
+
 TEST_CASE("a barrier and a linearizable read work on a cluster of one") {
   TempDir dir;
   auto db = DB::open(test_options(dir / "data"), test_commands());
