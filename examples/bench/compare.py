@@ -334,7 +334,7 @@ def limits(options):
     """The floor on this machine, and the distance to it, stage by stage."""
     directory = tempfile.mkdtemp(prefix='flotilla-limits-', dir=options.directory)
     try:
-        floor = json.loads(subprocess.run([os.path.join(options.bin, 'limits'), '--directory', directory], check=True,
+        floor = json.loads(subprocess.run([os.path.join(options.bin, 'machine'), '--directory', directory], check=True,
                                           capture_output=True, text=True).stdout)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <deque>
 #include <filesystem>
 #include <memory>
@@ -20,11 +21,14 @@
 
 namespace crash {
 
-/// Everything posted, one after the other.
-class Queue final : public flotilla::Executor {
+/// Everything posted, one after the other, at a time that stands still.
+class Queue final : public flotilla::Loop {
  public:
   void post(flotilla::Task task) override { tasks_.push_back(std::move(task)); }
   bool is_current() const override { return true; }
+  flotilla::Duration now() const override { return {}; }
+  TimerId after(flotilla::Duration, flotilla::Task) override { std::abort(); }
+  void cancel(TimerId) override { std::abort(); }
   void run();
 
  private:

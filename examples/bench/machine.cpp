@@ -1,6 +1,6 @@
 // What this machine can do at best: the floor under every figure of a benchmark that runs on it.
 //
-//   limits --directory DIR [--milliseconds N]
+//   machine --directory DIR [--milliseconds N]
 //
 // Prints one JSON object, medians in microseconds:
 //   sync         4 KiB into a file that was written before, and fdatasync
@@ -175,7 +175,7 @@ int main(int count, char** words) try {
     if (word == "--milliseconds") settings.time = std::chrono::milliseconds(std::strtol(words[at + 1], nullptr, 10));
   }
   if (settings.directory.empty() || settings.time.count() <= 0) {
-    fmt::print(stderr, "usage: limits --directory DIR [--milliseconds N]\n");
+    fmt::print(stderr, "usage: machine --directory DIR [--milliseconds N]\n");
     return 2;
   }
   const double sync = sync_median(settings, 4096, "first");
@@ -185,6 +185,6 @@ int main(int count, char** words) try {
       "{:.1f}}}\n",
       sync, sync_64k, sync_of_three(settings), round_trip(settings), wake_up(settings));
 } catch (const std::exception& error) {
-  fmt::print(stderr, "limits: {}\n", error.what());
+  fmt::print(stderr, "machine: {}\n", error.what());
   return 1;
 }
