@@ -98,11 +98,11 @@ void Disk::change_content(Content& content, const Operation& operation, const Fa
   if (fate.kind == Fate::Kind::whole) {
     content->replace(operation.offset, bytes.size(), bytes);
   } else if (fate.kind == Fate::Kind::stale) {
+    // What was synced cannot become another file's any more, where a large block makes its segment grow.
     const std::string& donor = disk.content(fate.donor);
+    const std::uint64_t from = std::max(operation.offset, disk.durable_size(operation.inode));
     const std::uint64_t until = std::min<std::uint64_t>(end, donor.size());
-    if (operation.offset < until) {
-      content->replace(operation.offset, until - operation.offset, donor, operation.offset, until - operation.offset);
-    }
+    if (from < until) content->replace(from, until - from, donor, from, until - from);
   } else if (fate.kind == Fate::Kind::torn) {
     const std::uint64_t first = operation.offset / sector_bytes;
     for (std::uint64_t sector = first; sector * sector_bytes < end; ++sector) {

@@ -94,7 +94,6 @@ Fates of_stale(const Disk& disk, const Pending& pending, Random& random) {
   Fates fates = all_of(pending, Fate::Kind::whole);
   for (std::size_t i = 0; i < pending.size(); ++i) {
     if (!is_write(pending[i]) || random.one_in(4)) continue;
-    // What was written before and synced cannot become another file's any more.
     if (disk.durable_size(pending[i].of) >= pending[i].operation->offset + pending[i].operation->bytes.size()) {
       fates[i].kind = Fate::Kind::lost;
       continue;
