@@ -70,8 +70,9 @@ struct Options {
   std::size_t batch_bytes_max = 4u << 20;
   /// A checkpoint makes the database durable as it stands: a restart replays the log from there, and no older entries
   /// are kept than `trailing_entries`. One is taken after so many bytes of applied log entries (more: longer restarts),
-  /// after the database file has grown by so much (what changes between two checkpoints is written to new places; more:
-  /// disk, and fewer writes), and after so long. close() takes one, too.
+  /// after so much of the database was written anew (what changes between two checkpoints goes to new places, and the
+  /// old ones are used again only after the next; so the file has up to three times as much beside its contents), and
+  /// after so long. close() takes one, too.
   std::size_t checkpoint_log_bytes = 64u << 20;
   std::size_t checkpoint_growth_bytes = 256u << 20;
   std::chrono::milliseconds checkpoint_interval{30'000};

@@ -361,20 +361,36 @@ std::chrono::milliseconds Environment::oldest_reader_age() const {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - oldest_->begun);
 }
 
+std::uint64_t Environment::bytes_freed_since(std::size_t first, Counted& counted) const {
+  if (counted.first != first) counted = {.first = first, .next = first};
+  const auto reader = pin();
+  if (!reader) return 0;
+  const auto freed = freed_since(reader->txn_, counted.next);
+  counted.pages += freed.pages;
+  counted.next = freed.next;
+  return counted.pages * freed.page_bytes;
+}
+
 std::uint64_t Environment::pinned_bytes() const {
-  const std::lock_guard counting(pinned_mutex_);
+  const std::lock_guard counting(counting_mutex_);
+  std::size_t oldest = 0;
   {
     const std::lock_guard lock(mutex_);
     if (oldest_ == nullptr) return 0;
-    const std::size_t oldest = mdb_txn_id(oldest_->txn);
-    if (pinned_.oldest != oldest) pinned_ = {.oldest = oldest, .next = oldest};
+    oldest = mdb_txn_id(oldest_->txn);
   }
-  const auto reader = pin();
-  if (!reader) return 0;
-  const auto freed = freed_since(reader->txn_, pinned_.next);
-  pinned_.pages += freed.pages;
-  pinned_.next = freed.next;
-  return pinned_.pages * freed.page_bytes;
+  return bytes_freed_since(oldest, pinned_counted_);
+}
+
+std::uint64_t Environment::held_bytes() const {
+  const std::lock_guard counting(counting_mutex_);
+  std::size_t held = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!held_) return 0;
+    held = held_->txn_id();
+  }
+  return bytes_freed_since(held + 1, held_counted_);
 }
 
 std::uint64_t Environment::live_bytes() const {

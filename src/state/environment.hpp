@@ -142,6 +142,8 @@ class Environment : public std::enable_shared_from_this<Environment> {
   /// What was freed since the oldest of them began: no page of it is used again before that ends. Reads LMDB's list of
   /// free pages, each record of it once.
   std::uint64_t pinned_bytes() const;
+  /// The same of what hold() holds.
+  std::uint64_t held_bytes() const;
 
   /// Before the commit of transaction `txn_id`, which makes tables. LMDB shows its data to readers a moment before its
   /// handles; until publish() a reader that would see the data waits, else it would miss a table of its own snapshot.
@@ -178,13 +180,15 @@ class Environment : public std::enable_shared_from_this<Environment> {
   unsigned open_ = 0;
   std::size_t announced_ = 0;  ///< 0: none
   std::optional<Pin> held_;
-  struct Pinned {
-    std::size_t oldest = 0;  ///< transaction that it was counted for
-    std::size_t next = 0;    ///< the first that is not counted yet
+  struct Counted {
+    std::size_t first = 0;  ///< transaction whose freed pages were counted, with those of all after it
+    std::size_t next = 0;   ///< the first that is not counted yet
     std::uint64_t pages = 0;
   };
-  mutable std::mutex pinned_mutex_;
-  mutable Pinned pinned_;  // guarded by pinned_mutex_
+  std::uint64_t bytes_freed_since(std::size_t first, Counted& counted) const;
+  mutable std::mutex counting_mutex_;
+  mutable Counted pinned_counted_;  // guarded by counting_mutex_
+  mutable Counted held_counted_;    // guarded by counting_mutex_
   std::shared_ptr<const Catalog> catalog_ = std::make_shared<const Catalog>();
 };
 

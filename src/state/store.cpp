@@ -558,7 +558,8 @@ std::uint64_t Store::Impl::grown_bytes() const {
     return std::pair(env_, checkpoint_used_bytes_);
   }();
   const std::uint64_t now = env->used_bytes();
-  return now > before ? now - before : 0;
+  // Where there are pages to use again the file does not grow, and it soon will: they are used up.
+  return std::max(now > before ? now - before : 0, env->held_bytes());
 }
 
 std::optional<std::vector<Outcome>> Store::Impl::remembered(std::uint64_t session) const {

@@ -81,7 +81,8 @@ class Store {
   [[nodiscard]] Result<void> checkpoint();
   /// In force. Thread: any.
   Checkpoint last_checkpoint() const;
-  /// How many bytes the database has grown since then. Thread: any.
+  /// How many bytes the database has grown since then, or cannot use again until the next, whichever is more. Thread:
+  /// any.
   std::uint64_t grown_bytes() const;
 
   /// A compacted copy of the newest committed transaction, in a new file at `path`. Takes as long as writing and

@@ -155,7 +155,10 @@ TEST_CASE("the pages of a checkpoint stay until the next one is durable, and are
   CHECK(grown > 100 * page_bytes);
   for (int round = 0; round < 20; ++round) {
     REQUIRE(rig.store().checkpoint());
+    CHECK(rig.store().grown_bytes() == 0);
     churn();
+    // Also where the file does not grow.
+    CHECK(rig.store().grown_bytes() > 100 * page_bytes);
   }
   CHECK(rig.store().file_bytes() < 10 * grown);
 }
