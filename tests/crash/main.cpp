@@ -39,7 +39,6 @@ const std::map<std::string, Planted>& planted_faults() {
       {"no-sync-of-parent-directory", {.ignored_syncs = "/"}},
       {"no-sync-of-identity", {.ignored_syncs = "node.tmp"}},
       {"no-sync-of-checkpoint", {.ignored_syncs = "checkpoint.tmp"}},
-      {"no-sync-of-received-directory", {.ignored_syncs = "state.*.tmp"}},
       {"no-sync-of-state-directory", {.ignored_syncs = "state.[0-9]"}},
   };
   return all;
