@@ -32,6 +32,22 @@ class Loop : public Executor {
   virtual TimerId after(Duration delay, Task task) = 0;
   /// Forgets a timer that has not run; no effect on one that has. Thread: the loop's own.
   virtual void cancel(TimerId id) = 0;
+  /// See HoldWakes.
+  virtual void hold_wakes() {}
+  virtual void release_wakes() {}
+};
+
+/// While one lives, what this thread posts to the loop is seen if the loop is awake, but wakes it only at the end: a
+/// loop that sleeps and wakes for each of many posts costs more than what it does for them. One at a time on a thread.
+class HoldWakes {
+ public:
+  explicit HoldWakes(Loop& loop) : loop_(loop) { loop_.hold_wakes(); }
+  ~HoldWakes() { loop_.release_wakes(); }
+  HoldWakes(const HoldWakes&) = delete;
+  HoldWakes& operator=(const HoldWakes&) = delete;
+
+ private:
+  Loop& loop_;
 };
 
 }  // namespace flotilla

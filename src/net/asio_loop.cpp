@@ -2,6 +2,7 @@
 
 #include <csignal>
 #include <exception>
+#include <utility>
 
 #include <pthread.h>
 
@@ -13,6 +14,9 @@ namespace {
 // Ready handlers and rounds of posted tasks in one turn, so that a flood of either cannot keep written data back.
 constexpr int handlers_per_turn = 64;
 constexpr int rounds_per_turn = 4;
+
+thread_local const AsioLoop* held_by_this_thread = nullptr;
+thread_local bool owed_by_this_thread = false;
 
 }  // namespace
 
@@ -40,9 +44,27 @@ void AsioLoop::post(Task task) {
     if (stopped_) return;  // the caller's frame destroys the task, after the lock is released
     posted_.push_back(std::move(task));
   }
-  // The loop announces its sleep before it looks at posted_ for the last time, so either it sees this task or we see
-  // the announcement. Only the first of many posters pays for the wake-up.
+  if (held_by_this_thread == this) {
+    owed_by_this_thread = true;
+  } else {
+    wake();
+  }
+}
+
+/// The loop announces its sleep before it looks at posted_ for the last time, so either it sees this task or we see the
+/// announcement. Only the first of many posters pays for the wake-up.
+void AsioLoop::wake() {
   if (sleeping_.exchange(false)) boost::asio::post(io_, [] {});
+}
+
+void AsioLoop::hold_wakes() {
+  FLOTILLA_ASSERT(held_by_this_thread == nullptr);
+  held_by_this_thread = this;
+}
+
+void AsioLoop::release_wakes() {
+  held_by_this_thread = nullptr;
+  if (std::exchange(owed_by_this_thread, false)) wake();
 }
 
 bool AsioLoop::is_current() const {

@@ -46,6 +46,8 @@ class AsioLoop final : public Loop, public std::enable_shared_from_this<AsioLoop
   bool is_current() const override;
   Duration now() const override;
   TimerId after(Duration delay, Task task) override;
+  void hold_wakes() override;
+  void release_wakes() override;
   void cancel(TimerId id) override;
 
   void start_thread();
@@ -66,6 +68,7 @@ class AsioLoop final : public Loop, public std::enable_shared_from_this<AsioLoop
   using TimerKey = std::pair<Duration, TimerId>;
 
   void run();
+  void wake();
   void wait();
   void end_turn();
   void run_posted();

@@ -61,6 +61,7 @@ class Applier {
   void take_batch();
   Result<std::vector<state::Outcome>> apply_to_store();
   Result<void> apply();
+  void end_call(state::Outcome& outcome, Duration applied, Progress& progress);
   Result<Progress> install_now(state::Directory& directory, const state::Applied& received, bool& half_way);
   void end(const Error& error);
   void tell(Progress progress);
