@@ -93,7 +93,7 @@ Result<void> FileHandle::reserve(std::uint64_t bytes) {
 
 Result<void> sync_directory(const std::filesystem::path& path) {
   auto directory = FileHandle::open(path, O_RDONLY | O_DIRECTORY);
-  if (!directory) return fail(directory.error());
+  if (!directory) return fail(Errc::io_error, directory.error().message());
   return directory->sync();
 }
 

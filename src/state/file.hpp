@@ -37,7 +37,7 @@ class FileHandle {
   std::filesystem::path path_;
 };
 
-/// Makes the names in a directory durable.
+/// Makes the names in a directory durable. Only io_error: what was named before is there, durable or not.
 [[nodiscard]] Result<void> sync_directory(const std::filesystem::path& path);
 
 /// disk_full unless the file system of `directory` has room for `bytes` more and `reserve_bytes` besides.

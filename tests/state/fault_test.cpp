@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
+
 #include "state/directory.hpp"
 #include "state/snapshot.hpp"
 #include "state/support.hpp"
@@ -39,6 +41,7 @@ Plan put_plan;
 Plan commit_plan;
 Plan get_plan;
 Plan sync_plan;
+Plan open_directory_plan;
 std::function<void()> after_commit;  ///< of the next one that succeeds
 int begun = 0;
 std::atomic<int> reads_begun = 0;
@@ -47,6 +50,16 @@ std::vector<std::string> synced;  ///< files and directories, in order
 }  // namespace
 
 extern "C" {
+int __real_open64(const char* path, int flags, mode_t mode);
+int __wrap_open64(const char* path, int flags, mode_t mode) {
+  if ((flags & O_DIRECTORY) != 0) {
+    if (const int code = open_directory_plan.next(); code != 0) {
+      errno = code;
+      return -1;
+    }
+  }
+  return __real_open64(path, flags, mode);
+}
 int __real_fsync(int descriptor);
 int __wrap_fsync(int descriptor) {
   std::error_code ignored;
@@ -90,6 +103,23 @@ int __wrap_mdb_txn_begin(MDB_env* env, MDB_txn* parent, unsigned flags, MDB_txn*
 }
 
 TEST_SUITE_BEGIN("state.fault");
+
+// Found by ./dev crash --faults, seed 1, image 1732: the folder that the link led to by then was thrown away.
+TEST_CASE("a new name that cannot be made durable is never taken for a disk that is full: it may be in force") {
+  const TempDir dir;
+  auto directory = flotilla::state::Directory::create(dir.path(), true).value();
+  std::filesystem::create_directory(directory.incoming());
+  const auto staged = directory.stage(directory.incoming()).value();
+  for (const int code : {ENOSPC, EDQUOT, ENOENT, EMFILE}) {
+    CAPTURE(code);
+    open_directory_plan = {0, code, 1};
+    const auto published = directory.publish(staged);
+    open_directory_plan = {};
+    REQUIRE_FALSE(published);
+    CHECK(published.error() == Errc::io_error);
+    CHECK(std::filesystem::read_symlink(dir.path() / "state") == staged.path.filename());
+  }
+}
 
 TEST_CASE("any call of LMDB that fails stops apply with its reason, takes nothing along, and stays") {
   struct Case {
