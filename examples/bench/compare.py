@@ -287,12 +287,10 @@ def measure(system, row, seconds, seed):
     if 'error' in figures:
         raise RuntimeError(f'{system.name}: {figures["error"]}')
     spent = sum(processor_seconds(pid) for pid in system.servers) - sum(before)
-    # What was spent includes the warm-up, which is a tenth; so does what the client spent.
-    share = figures['seconds'] / (figures['seconds'] + 0.3)
-    operations = max(figures['operations'], 1)
+    thousands = max(figures['all_operations'], 1) / 1000
     figures['rate'] = figures['operations'] / figures['seconds']
-    figures['cpu'] = spent * share * 1000 / operations
-    figures['client_cpu'] = (processor_seconds(client) - client_before) * share * 1000 / operations if client else None
+    figures['cpu'] = spent / thousands
+    figures['client_cpu'] = (processor_seconds(client) - client_before) / thousands if client else None
     figures['memory'] = sum(peak_memory(pid) for pid in system.servers)
     return figures
 

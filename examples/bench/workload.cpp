@@ -14,8 +14,6 @@
 namespace flotilla::bench {
 namespace {
 
-using Nanoseconds = std::uint64_t;
-
 const std::array workloads{
     Workload{.name = "put"},
     Workload{.name = "cas", .writes = Kind::cas},
@@ -29,20 +27,13 @@ const std::array workloads{
     Workload{.name = "ycsb_f", .gets = 50, .modifications = 50, .skewed = true},
 };
 
-double microseconds(Nanoseconds time) {
-  return static_cast<double>(time) / 1000;
-}
-
-double percentile(const std::vector<Nanoseconds>& sorted, double part) {
-  if (sorted.empty()) return 0;
-  return microseconds(sorted[static_cast<std::size_t>(static_cast<double>(sorted.size() - 1) * part)]);
-}
-
 /// What the callers of one run share.
 struct Shared {
   Target& target;
   const Load& load;
   std::optional<Zipf> zipf;
+  bool filling = false;  ///< each key once, until there is none left
+  std::atomic<std::uint64_t> next_key = 0;
   std::atomic<bool> counting = false;
   std::atomic<bool> stopping = false;
   std::mutex mutex;
@@ -68,8 +59,7 @@ class Caller {
   void run() {
     while (true) {
       if (!modifying_) {
-        if (shared_.stopping.load(std::memory_order_relaxed)) return shared_.end();
-        choose();
+        if (shared_.stopping.load(std::memory_order_relaxed) || !choose()) return shared_.end();
         begin_ = Clock::now();
       }
       state_.store(State::asking, std::memory_order_relaxed);
@@ -81,7 +71,8 @@ class Caller {
     }
   }
 
-  const std::vector<Nanoseconds>& latencies() const { return latencies_; }
+  const Latencies& latencies() const { return latencies_; }
+  std::uint64_t all_operations() const { return all_operations_; }
   std::uint64_t failures() const { return failures_; }
 
  private:
@@ -94,17 +85,31 @@ class Caller {
     std::copy_n(reinterpret_cast<const char*>(&bits), std::min<std::size_t>(value_.size(), 8), value_.begin());
   }
 
-  void choose() {
+  /// False: everything is done.
+  bool choose() {
+    if (shared_.filling) return choose_next();
     const Workload& workload = *shared_.load.workload;
     const std::uint64_t draw = random_.below(100);
     modify_ = draw < workload.modifications;
     const bool reads = draw < workload.modifications + workload.gets;
     operation_.kind = reads ? workload.reads : workload.writes;
     operation_.keys.clear();
-    if (operation_.kind == Kind::cas) return choose_cas();
+    if (operation_.kind == Kind::cas) {
+      choose_cas();
+      return true;
+    }
     const std::size_t count = operation_.kind == Kind::put_ten ? keys_at_once : 1;
     for (std::size_t i = 0; i < count; ++i) operation_.keys.push_back(key_of(any_key()));
     if (!reads) write();
+    return true;
+  }
+
+  bool choose_next() {
+    const std::uint64_t key = shared_.next_key++;
+    if (key >= shared_.load.keys) return false;
+    operation_.keys.assign(1, key_of(key));
+    operation_.value = value_;
+    return true;
   }
 
   void write() {
@@ -132,12 +137,13 @@ class Caller {
       return write();
     }
     modifying_ = false;
+    ++all_operations_;
     if (!shared_.counting.load(std::memory_order_relaxed)) return;
     if (!ok) {
       ++failures_;
       return;
     }
-    latencies_.push_back(static_cast<Nanoseconds>((Clock::now() - begin_).count()));
+    latencies_.push_back(Clock::now() - begin_);
   }
 
   Shared& shared_;
@@ -150,16 +156,17 @@ class Caller {
   bool modify_ = false;     ///< this operation is of two parts
   bool modifying_ = false;  ///< and is at the second
   std::atomic<State> state_ = State::asking;
-  std::vector<Nanoseconds> latencies_;
+  Latencies latencies_;
+  std::uint64_t all_operations_ = 0;
   std::uint64_t failures_ = 0;
 };
 
 /// A steady caller would have begun another operation each `interval`.
-std::vector<Nanoseconds> corrected(const std::vector<Nanoseconds>& latencies, Nanoseconds interval) {
-  std::vector<Nanoseconds> all = latencies;
-  if (interval == 0) return all;
-  for (const Nanoseconds latency : latencies) {
-    for (Nanoseconds missed = latency; missed > 2 * interval;) {
+Latencies corrected(const Latencies& latencies, std::chrono::nanoseconds interval) {
+  Latencies all = latencies;
+  if (interval == std::chrono::nanoseconds(0)) return all;
+  for (const std::chrono::nanoseconds latency : latencies) {
+    for (std::chrono::nanoseconds missed = latency; missed > 2 * interval;) {
       missed -= interval;
       all.push_back(missed);
     }
@@ -168,10 +175,15 @@ std::vector<Nanoseconds> corrected(const std::vector<Nanoseconds>& latencies, Na
   return all;
 }
 
-/// Runs `work(caller)` for each until it is told to stop, and stops it.
-template <class Work>
-void run_callers(Shared& shared, std::vector<std::unique_ptr<Caller>>& callers, bool threads, Work control) {
-  shared.running = static_cast<unsigned>(callers.size());
+using Callers = std::vector<std::unique_ptr<Caller>>;
+
+/// Runs them all; `control` returns when they are to stop, or at once where they stop by themselves.
+template <class Control>
+Callers run_callers(Shared& shared, bool threads, Control control) {
+  shared.target.callers(shared.load.callers);
+  shared.running = shared.load.callers;
+  Callers callers;
+  for (unsigned i = 0; i < shared.load.callers; ++i) callers.push_back(std::make_unique<Caller>(shared, i));
   std::vector<std::thread> own;
   for (auto& caller : callers) {
     if (threads) {
@@ -181,12 +193,13 @@ void run_callers(Shared& shared, std::vector<std::unique_ptr<Caller>>& callers, 
     }
   }
   control();
-  shared.stopping = true;
+  shared.stopping = !shared.filling;
   {
     std::unique_lock lock(shared.mutex);
     shared.ended.wait(lock, [&] { return shared.running == 0; });
   }
   for (std::thread& thread : own) thread.join();
+  return callers;
 }
 
 bool blocking(const Target& target, const Workload& workload) {
@@ -200,10 +213,12 @@ bool offers(const Target& target, const Workload& workload) {
 
 void print(const Figures& f) {
   fmt::print(
-      "{{\"operations\": {}, \"failures\": {}, \"seconds\": {:.4f}, \"p50\": {:.1f}, \"p99\": {:.1f}, \"p999\": "
+      "{{\"operations\": {}, \"all_operations\": {}, \"failures\": {}, \"seconds\": {:.4f}, \"p50\": {:.1f}, \"p99\": "
+      "{:.1f}, \"p999\": "
       "{:.1f}, "
       "\"longest\": {:.1f}, \"p99_corrected\": {:.1f}, \"p999_corrected\": {:.1f}}}\n",
-      f.operations, f.failures, f.seconds, f.p50, f.p99, f.p999, f.longest, f.p99_corrected, f.p999_corrected);
+      f.operations, f.all_operations, f.failures, f.seconds, f.p50, f.p99, f.p999, f.longest, f.p99_corrected,
+      f.p999_corrected);
 }
 
 }  // namespace
@@ -227,11 +242,8 @@ const Workload* find_workload(std::string_view name) {
 Figures run(Target& target, const Load& load) {
   Shared shared{.target = target, .load = load, .zipf = {}, .mutex = {}, .ended = {}};
   if (load.workload->skewed) shared.zipf.emplace(load.keys);
-  target.callers(load.callers);
-  std::vector<std::unique_ptr<Caller>> callers;
-  for (unsigned i = 0; i < load.callers; ++i) callers.push_back(std::make_unique<Caller>(shared, i));
   Figures figures;
-  run_callers(shared, callers, blocking(target, *load.workload), [&] {
+  const Callers callers = run_callers(shared, blocking(target, *load.workload), [&] {
     std::this_thread::sleep_for(load.warm_up);
     shared.counting = true;
     const Clock::time_point begin = Clock::now();
@@ -239,79 +251,35 @@ Figures run(Target& target, const Load& load) {
     shared.counting = false;
     figures.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   });
-  std::vector<Nanoseconds> all;
+  Latencies all;
   for (const auto& caller : callers) {
     all.insert(all.end(), caller->latencies().begin(), caller->latencies().end());
+    figures.all_operations += caller->all_operations();
     figures.failures += caller->failures();
   }
   std::sort(all.begin(), all.end());
   figures.operations = all.size();
-  figures.p50 = percentile(all, 0.5);
-  figures.p99 = percentile(all, 0.99);
-  figures.p999 = percentile(all, 0.999);
-  figures.longest = percentile(all, 1);
-  const std::vector<Nanoseconds> steady =
-      corrected(all, all.empty() ? 0 : static_cast<Nanoseconds>(percentile(all, 0.5) * 1000));
-  figures.p99_corrected = percentile(steady, 0.99);
-  figures.p999_corrected = percentile(steady, 0.999);
+  const auto us = [](const Latencies& sorted, double part) { return microseconds(percentile(sorted, part)); };
+  figures.p50 = us(all, 0.5);
+  figures.p99 = us(all, 0.99);
+  figures.p999 = us(all, 0.999);
+  figures.longest = us(all, 1);
+  const Latencies steady = corrected(all, percentile(all, 0.5));
+  figures.p99_corrected = us(steady, 0.99);
+  figures.p999_corrected = us(steady, 0.999);
   return figures;
 }
 
-Figures fill(Target& target, std::uint64_t keys, std::size_t value_bytes, unsigned callers) {
-  const std::string value = first_value(value_bytes);
-  if (target.fill(keys, value)) return {.operations = keys};
-  target.callers(callers);
-  std::atomic<std::uint64_t> next = 0;
-  std::atomic<std::uint64_t> failures = 0;
-  const Clock::time_point begin = Clock::now();
-  std::mutex mutex;
-  std::condition_variable ended;
-  unsigned running = callers;
-  struct Filler {
-    Operation operation;
-    std::atomic<bool> inside = false;
-    std::function<void()> run;
-  };
-  std::vector<std::unique_ptr<Filler>> fillers;
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < callers; ++i) {
-    fillers.push_back(std::make_unique<Filler>());
-    Filler* filler = fillers.back().get();
-    filler->operation.caller = i;
-    filler->operation.value = value;
-    filler->run = [&, filler] {
-      while (true) {
-        const std::uint64_t key = next++;
-        if (key >= keys) {
-          const std::lock_guard lock(mutex);
-          if (--running == 0) ended.notify_all();
-          return;
-        }
-        filler->operation.keys.assign(1, key_of(key));
-        filler->inside = true;
-        target.start(filler->operation, [&, filler](bool ok) {
-          if (!ok) ++failures;
-          if (!filler->inside.exchange(false)) filler->run();
-        });
-        if (filler->inside.exchange(false)) return;
-      }
-    };
-  }
-  for (auto& filler : fillers) {
-    if (target.blocking(Kind::put)) {
-      threads.emplace_back([&filler] { filler->run(); });
-    } else {
-      filler->run();
-    }
-  }
-  {
-    std::unique_lock lock(mutex);
-    ended.wait(lock, [&] { return running == 0; });
-  }
-  for (std::thread& thread : threads) thread.join();
+Figures fill(Target& target, const Load& load) {
+  if (target.fill(load.keys, first_value(load.value_bytes))) return {.operations = load.keys};
+  Shared shared{
+      .target = target, .load = load, .zipf = {}, .filling = true, .counting = true, .mutex = {}, .ended = {}};
   Figures figures;
-  figures.operations = keys;
-  figures.failures = failures;
+  const Clock::time_point begin = Clock::now();
+  for (const auto& caller : run_callers(shared, target.blocking(Kind::put), [] {})) {
+    figures.operations += caller->latencies().size();
+    figures.failures += caller->failures();
+  }
   figures.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   return figures;
 }
@@ -331,7 +299,7 @@ int serve(Target& target) {
     } else if (command == "report") {
       fmt::print("{}\n", target.report());
     } else if (command == "fill" && words >> load.keys >> load.value_bytes >> load.callers && load.callers > 0) {
-      print(fill(target, load.keys, load.value_bytes, load.callers));
+      print(fill(target, load));
     } else if (std::string workload;
                command == "run" &&
                words >> workload >> load.callers >> milliseconds >> load.value_bytes >> load.keys >> load.seed &&

@@ -15,11 +15,10 @@
 #include <string_view>
 #include <vector>
 
+#include "latency.hpp"
 #include "random.hpp"
 
 namespace flotilla::bench {
-
-using Clock = std::chrono::steady_clock;
 
 enum class Kind : std::uint8_t {
   put,
@@ -100,6 +99,7 @@ struct Load {
 
 struct Figures {
   std::uint64_t operations = 0;
+  std::uint64_t all_operations = 0;  ///< also before and after the time that is measured
   std::uint64_t failures = 0;
   double seconds = 0;
   /// Microseconds.
@@ -109,7 +109,7 @@ struct Figures {
 
 Figures run(Target& target, const Load& load);
 /// Puts each key once.
-Figures fill(Target& target, std::uint64_t keys, std::size_t value_bytes, unsigned callers);
+Figures fill(Target& target, const Load& load);
 
 /// One process of a benchmark: reads lines from standard input, and answers each with one line.
 ///   fill KEYS VALUE_BYTES CALLERS
