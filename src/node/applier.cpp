@@ -107,12 +107,12 @@ Result<void> Applier::apply() {
 }
 
 /// Of this process, if it is still waited for.
-void Applier::end_call(state::Outcome& outcome, Duration applied, Progress& progress) {
+void Applier::end_call(state::Outcome& outcome, Duration now, Progress& progress) {
   if (outcome.call.session != calls_.session()) return;
   if (outcome.call.sequence == 0) {
     progress.session_outcomes.push_back(std::move(outcome.result));
   } else if (auto done = calls_.take(outcome.call.sequence)) {
-    command_.add(applied - done->begun);
+    command_.add(now - done->begun);
     (*done)(std::move(outcome.result));
     progress.ended.push_back(outcome.call.sequence);
   }
@@ -167,12 +167,8 @@ Result<Applier::Progress> Applier::install_now(state::Directory& directory, cons
   auto remembered = store_.remembered(calls_.session());
   if (!remembered) return progress;
   progress.session_outcomes.emplace_back(Bytes());
-  for (state::Outcome& outcome : *remembered) {
-    if (auto done = calls_.take(outcome.call.sequence)) {
-      (*done)(std::move(outcome.result));
-      progress.ended.push_back(outcome.call.sequence);
-    }
-  }
+  const Duration now = loop_.now();
+  for (state::Outcome& outcome : *remembered) end_call(outcome, now, progress);
   return progress;
 }
 

@@ -57,11 +57,15 @@ class Applier {
   void report(Metrics& metrics) const;
 
  private:
+  struct Submitted {
+    Index last;
+    Duration at;
+  };
   void drain();
   void take_batch();
   Result<std::vector<state::Outcome>> apply_to_store();
   Result<void> apply();
-  void end_call(state::Outcome& outcome, Duration applied, Progress& progress);
+  void end_call(state::Outcome& outcome, Duration now, Progress& progress);
   Result<Progress> install_now(state::Directory& directory, const state::Applied& received, bool& half_way);
   void end(const Error& error);
   void tell(Progress progress);
@@ -73,10 +77,6 @@ class Applier {
   const Limits limits_;
   Events events_;
   std::mutex mutex_;
-  struct Submitted {
-    Index last;
-    Duration at;
-  };
   std::deque<raft::Entry> queued_;      // guarded by mutex_
   std::deque<Submitted> submitted_;     // guarded by mutex_: what is queued, and when that was
   bool scheduled_ = false;              // guarded by mutex_

@@ -125,6 +125,10 @@ class Node {
     std::vector<raft::Message> messages_after_sync;
   };
 
+  struct Proposed {
+    Index last;
+    Duration at;
+  };
   struct Leadership {
     NodeId leader_id;
     Term term;
@@ -204,11 +208,7 @@ class Node {
   std::deque<Unfinished> unfinished_;
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
   std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
-  struct Proposed {
-    Index last;
-    Duration at;
-  };
-  std::deque<Proposed> proposed_;  ///< of a leader, not committed yet
+  std::deque<Proposed> proposed_;       ///< of a leader, not committed yet
   Histogram queue_, quorum_;
   Index applied_index_;
   Index trim_wanted_;  ///< asked of the log so far
