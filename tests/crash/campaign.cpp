@@ -141,6 +141,10 @@ std::vector<Campaign::Point> Campaign::draw(const Path& path, const std::vector<
   });
   const std::uint64_t whole = operations.size();
   const std::uint64_t start = std::min<std::uint64_t>(started - operations.begin() + 1, whole);
+  std::vector<std::uint64_t> renamed;
+  for (std::uint64_t at = 0; at < whole; ++at) {
+    if (operations[at]->kind == Operation::Kind::rename) renamed.push_back(at + 1);
+  }
   std::vector<Point> points;
   for (std::uint64_t number = 0; number < count; ++number) {
     Random random(mixed(seed, number));
@@ -150,6 +154,10 @@ std::vector<Campaign::Point> Campaign::draw(const Path& path, const std::vector<
     // Of a start after a loss, every second point lies within the start itself.
     const bool within = !path.empty() && number % 2 == 0;
     point.position = random.below((within ? start : whole) + 1);
+    // Every second killed process leaves a name that is there, and not durable yet.
+    if (point.rule == Rule::killed && !renamed.empty() && random.one_in(2)) {
+      point.position = renamed[random.below(renamed.size())];
+    }
     points.push_back(point);
   }
   if (const std::size_t depth = path.size(); depth < arguments_.image.size()) {
