@@ -241,16 +241,18 @@ std::string site(const Sample& sample, const Symbols& symbols) {
   constexpr std::size_t callers_shown = 3;
   const auto foreign = [](std::string_view name) {
     return name.starts_with("std::") || name.starts_with("__gnu_cxx::") || name.starts_with("boost::") ||
-           name.starts_with("fmt::") || name.starts_with("tl::") || name.starts_with("operator") ||
-           name.starts_with("bench::") || name.starts_with("_") || name.starts_with("?");
+           name.starts_with("fmt::") || name.starts_with("tl::") || name.starts_with("_") || name.starts_with("?");
   };
   std::string outermost_foreign;
   std::vector<std::string_view> own;
   for (std::size_t i = 0; i < sample.depth && own.size() < callers_shown; ++i) {
     for (const std::string& name : symbols.at(sample.frames[i])) {
-      if (!foreign(name)) {
+      if (name.starts_with("operator new") || name.find("allocation_counter.cpp") != std::string::npos) {
+        own.clear();
+        outermost_foreign.clear();
+      } else if (!foreign(name)) {
         own.push_back(name);
-      } else if (own.empty() && !name.starts_with("operator") && !name.starts_with("bench::")) {
+      } else if (own.empty()) {
         outermost_foreign = name;
       }
     }
