@@ -1,26 +1,26 @@
-// What the log costs over the bare disk: groups of small entries through Log::append, next to a loop of pwrite and
-// fdatasync of the same sizes into a zero-written file. The two take turns, so that both meet the same disk.
-//   log_bench DIRECTORY [SECONDS]
+// What the log costs over the bare disk: groups of small entries through Log::append, next to pwrite and fdatasync of
+// the same sizes into a file of zeros. On the disk of TMPDIR.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include <benchmark/benchmark.h>
 #include <sys/uio.h>
 
 #include "log/format.hpp"
 #include "log/log.hpp"
+#include "support/temp_dir.hpp"
 
 namespace {
 
 using namespace flotilla;
-using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t payload_bytes = 130;
-constexpr int turn_groups = 50;
 
 template <class T>
 T must(Result<T> result) {
@@ -29,27 +29,6 @@ T must(Result<T> result) {
     std::exit(1);
   }
   if constexpr (!std::is_void_v<T>) return std::move(*result);
-}
-
-struct Times {
-  std::vector<double> microseconds;
-
-  double rate() const {
-    double sum = 0;
-    for (const double one : microseconds) sum += one;
-    return static_cast<double>(microseconds.size()) / sum * 1e6;
-  }
-  double at(double part) {
-    std::sort(microseconds.begin(), microseconds.end());
-    return microseconds[static_cast<std::size_t>(part * static_cast<double>(microseconds.size() - 1))];
-  }
-};
-
-template <class Call>
-void timed(Times& times, Call call) {
-  const Clock::time_point begin = Clock::now();
-  call();
-  times.microseconds.push_back(std::chrono::duration<double, std::micro>(Clock::now() - begin).count());
 }
 
 /// The bare disk: a file of zeros, overwritten from front to back, again and again.
@@ -108,43 +87,58 @@ class Groups {
   std::uint64_t last_ = 0;
 };
 
-void compare(const std::string& directory, std::size_t count, std::chrono::duration<double> time) {
-  const std::size_t bytes =
-      log::whole_sectors(log::block_header_bytes + count * (raft::record_header_bytes + payload_bytes));
-  const std::string path = directory + "/log_bench";
-  std::filesystem::remove_all(path);
-  std::filesystem::create_directory(path);
-  Raw raw(path + "/raw");
-  Groups groups(path + "/log");
-  const std::string image(bytes, 'x');
+std::size_t group_bytes(std::size_t entries) {
+  return log::whole_sectors(log::block_header_bytes + entries * (raft::record_header_bytes + payload_bytes));
+}
+
+class Times {
+ public:
+  template <class Call>
+  void add(Call call) {
+    const auto begin = std::chrono::steady_clock::now();
+    call();
+    seconds_.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    sum_ += seconds_.back();
+  }
+  double sum() const { return sum_; }
+  double median() {
+    const auto middle = seconds_.begin() + static_cast<std::ptrdiff_t>(seconds_.size() / 2);
+    std::nth_element(seconds_.begin(), middle, seconds_.end());
+    return *middle;
+  }
+
+ private:
+  std::vector<double> seconds_;
+  double sum_ = 0;
+};
+
+/// Groups of so many entries. The times are the log's; disk_p50 is the median of the same without the log. The two take
+/// turns, so that both meet the same disk.
+void log_append(benchmark::State& state) {
+  constexpr int turn = 50;
+  const auto entries = static_cast<std::size_t>(state.range(0));
+  const test::TempDir dir;
+  std::filesystem::create_directory(dir / "log");
+  Raw raw(dir / "raw");
+  Groups groups(dir / "log");
+  const std::string image(group_bytes(entries), 'x');
   Times raw_times;
   Times log_times;
-  const Clock::time_point end = Clock::now() + std::chrono::duration_cast<Clock::duration>(time);
-  while (Clock::now() < end) {
-    for (int turn = 0; turn < turn_groups; ++turn) timed(raw_times, [&] { raw.append(image); });
-    for (int turn = 0; turn < turn_groups; ++turn) {
-      groups.append(count);
-      timed(log_times, [&] { groups.write(); });
+  while (state.KeepRunningBatch(turn)) {
+    const double before = log_times.sum();
+    for (int i = 0; i < turn; ++i) raw_times.add([&] { raw.append(image); });
+    for (int i = 0; i < turn; ++i) {
+      groups.append(entries);
+      log_times.add([&] { groups.write(); });
     }
     groups.trim();
+    state.SetIterationTime(log_times.sum() - before);
   }
-  std::printf(
-      "%4zu entries %7zu B  log %7.0f groups/s p50 %6.0f us p99 %7.0f us   raw %7.0f groups/s p50 %6.0f us p99 %7.0f us"
-      "   ratio p50 %.3f mean %.3f\n",
-      count, bytes, log_times.rate(), log_times.at(0.5), log_times.at(0.99), raw_times.rate(), raw_times.at(0.5),
-      raw_times.at(0.99), log_times.at(0.5) / raw_times.at(0.5), raw_times.rate() / log_times.rate());
-  std::fflush(stdout);
-  std::filesystem::remove_all(path);
+  state.SetItemsProcessed(state.iterations() * state.range(0));
+  state.counters["log_p50"] = log_times.median();
+  state.counters["disk_p50"] = raw_times.median();
+  state.counters["ratio"] = log_times.median() / raw_times.median();
 }
+BENCHMARK(log_append)->Arg(1)->Arg(16)->Arg(64)->Arg(256)->UseManualTime()->MinTime(2);
 
 }  // namespace
-
-int main(int count, char** arguments) {
-  if (count < 2) {
-    std::fprintf(stderr, "usage: log_bench DIRECTORY [SECONDS per size]\n");
-    return 2;
-  }
-  const double seconds = count > 2 ? std::atof(arguments[2]) : 5;
-  for (const std::size_t entries : {1u, 16u, 64u, 256u})
-    compare(arguments[1], entries, std::chrono::duration<double>(seconds));
-}

@@ -1,38 +1,35 @@
-// What the port costs over a bare socket: `net_bench [seconds per line]`.
-//
-// Round trips of one 64-byte frame over loopback, between two ports in one process and in two; frames per second when
-// they may be batched; each beside blocking sockets that do the same with no loop, no frames and no checksums. The
-// machine's speed at system calls and wake-ups is in both, so the ratios say more than the times.
+// What the port costs over a bare socket, on loopback: round trips of one 64-byte frame, and frames that may be
+// batched; beside blocking sockets that do the same with no loop, no frames and no checksums. The machine's speed at
+// system calls and wake-ups is in both, so the ratios say more than the times. And what the port's own code takes to
+// tell a connection by its first byte.
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <future>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <arpa/inet.h>
-#include <fmt/format.h>
+#include <benchmark/benchmark.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "net/address.hpp"
 #include "net/frame.hpp"
 #include "net/link.hpp"
 #include "net/port.hpp"
+#include "support/sim_loop.hpp"
+
+namespace {
 
 using namespace flotilla;
 using namespace flotilla::net;
-using Clock = std::chrono::steady_clock;
-
-namespace {
 
 constexpr std::size_t body_bytes = 64;
 constexpr std::size_t message_bytes = frame_header_bytes + body_bytes;
@@ -40,29 +37,12 @@ constexpr std::uint8_t echo_type = 1;
 constexpr std::uint8_t count_type = 2;
 constexpr std::uint64_t frames_per_answer = 1000;
 
-std::chrono::milliseconds span(1000);
-
 [[noreturn]] void give_up(const char* what) {
   std::perror(what);
   std::exit(1);
 }
 
-/// Times of single round trips; median and 99th percentile.
-struct Trips {
-  std::vector<double> micros;
-  double at(double part) {
-    if (micros.empty()) return 0;
-    const auto index = static_cast<std::size_t>(part * static_cast<double>(micros.size() - 1));
-    std::nth_element(micros.begin(), micros.begin() + static_cast<std::ptrdiff_t>(index), micros.end());
-    return micros[index];
-  }
-};
-
-double micros_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-}
-
-// --- bare sockets --------------------------------------------------------------------------------------------------
+// --- bare sockets ----------------------------------------------------------------------------------------------------
 
 int listen_bare(Address& address) {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -112,54 +92,14 @@ void serve_bare(int listener) {
   ::close(fd);
 }
 
-Trips ping_bare(const Address& address) {
-  const int fd = dial_bare(address);
-  char buffer[message_bytes] = {};
-  Trips trips;
-  const auto end = Clock::now() + span;
-  for (auto start = Clock::now(); start < end; start = Clock::now()) {
-    if (::send(fd, buffer, sizeof buffer, MSG_NOSIGNAL) < 0 || !read_all(fd, buffer, sizeof buffer)) give_up("ping");
-    trips.micros.push_back(micros_since(start));
-  }
-  ::close(fd);
-  return trips;
-}
-
-/// Messages per second through one connection in writes of 64 KiB.
-double flood_bare() {
-  Address address;
-  const int listener = listen_bare(address);
-  std::uint64_t received = 0;
-  std::thread reader([&] {
-    const int fd = ::accept(listener, nullptr, nullptr);
-    std::vector<char> buffer(256u << 10);
-    for (ssize_t got = 1; got > 0;) {
-      got = ::recv(fd, buffer.data(), buffer.size(), 0);
-      if (got > 0) received += static_cast<std::uint64_t>(got);
-    }
-    ::close(fd);
-  });
-  const int fd = dial_bare(address);
-  const std::string block(64u << 10, 'x');
-  const auto start = Clock::now();
-  while (Clock::now() - start < span) {
-    if (::send(fd, block.data(), block.size(), MSG_NOSIGNAL) < 0) give_up("flood");
-  }
-  ::close(fd);
-  reader.join();
-  const double seconds = micros_since(start) / 1e6;
-  ::close(listener);
-  return static_cast<double>(received) / message_bytes / seconds;
-}
-
-// --- ports ---------------------------------------------------------------------------------------------------------
+// --- ports -----------------------------------------------------------------------------------------------------------
 
 const ClusterId cluster{1, 1};
 
 /// Echoes frames, and answers every thousandth of the counted ones.
 class Server {
  public:
-  Server() : port_(Port::start({}, [](const Error& error) { fmt::print(stderr, "{}\n", error.message()); })) {
+  Server() : port_(Port::start({}, [](const Error& error) { std::fprintf(stderr, "%s\n", error.message().c_str()); })) {
     port_->run_and_wait([this] {
       if (!port_->mux().listen("127.0.0.1:0")) give_up("listen");
       address_ = port_->mux().address();
@@ -190,14 +130,14 @@ class Server {
 class Client {
  public:
   explicit Client(const Address& address)
-      : port_(Port::start({}, [](const Error& error) { fmt::print(stderr, "{}\n", error.message()); })) {
+      : port_(Port::start({}, [](const Error& error) { std::fprintf(stderr, "%s\n", error.message().c_str()); })) {
     std::promise<void> up;
     port_->run_and_wait([&] {
-      link_.emplace(port_->loop(), port_->transport(),
-                    Link::Options{.address = address, .local = {cluster, NodeId{1}, 1, {}}},
-                    Link::Events{.up = [&up](const Hello&) { up.set_value(); },
-                                 .frame = [this](ReceivedFrame) { on_answer(); },
-                                 .down = [](const Error& error) { fmt::print(stderr, "{}\n", error.message()); }});
+      link_.emplace(
+          port_->loop(), port_->transport(), Link::Options{.address = address, .local = {cluster, NodeId{1}, 1, {}}},
+          Link::Events{.up = [&up](const Hello&) { up.set_value(); },
+                       .frame = [this](ReceivedFrame) { on_answer(); },
+                       .down = [](const Error& error) { std::fprintf(stderr, "%s\n", error.message().c_str()); }});
     });
     up.get_future().wait();
   }
@@ -206,44 +146,36 @@ class Client {
     port_->stop();
   }
 
-  Trips ping() {
-    Trips trips;
-    std::promise<void> done;
-    port_->run_and_wait([&] {
-      const auto end = Clock::now() + span;
-      on_answer = [this, &trips, &done, end, start = Clock::now()]() mutable {
-        trips.micros.push_back(micros_since(start));
-        start = Clock::now();
-        if (start >= end) return done.set_value();
-        send(echo_type);
-      };
-      send(echo_type);
-    });
-    done.get_future().wait();
-    return trips;
+  /// So many round trips, one after the other.
+  void ping(std::int64_t count) {
+    run(count, [this] { send(echo_type); });
   }
-
-  /// Frames per second, a few thousand under way.
-  double flood() {
-    std::promise<double> done;
-    port_->run_and_wait([&] {
-      const auto start = Clock::now();
-      const auto burst = [this] {
-        for (std::uint64_t count = 0; count < frames_per_answer; ++count) send(count_type);
-      };
-      on_answer = [&done, burst, start, answered = std::uint64_t{0}, ended = false]() mutable {
-        if (ended) return;  // what is still under way no longer counts
-        ++answered;
-        if (Clock::now() - start < span) return burst();
-        ended = true;
-        done.set_value(static_cast<double>(answered * frames_per_answer) / (micros_since(start) / 1e6));
-      };
-      for (int count = 0; count < 4; ++count) burst();
-    });
-    return done.get_future().get();
+  /// So many times frames_per_answer frames, a few thousand of them under way.
+  void flood(std::int64_t count) {
+    constexpr std::int64_t under_way = 4;
+    const auto burst = [this] {
+      for (std::uint64_t frame = 0; frame < frames_per_answer; ++frame) send(count_type);
+    };
+    run(count, burst, under_way);
   }
 
  private:
+  /// `ask` asks for one answer, again after each, until `count` came; `under_way` at once.
+  template <class Ask>
+  void run(std::int64_t count, Ask ask, std::int64_t under_way = 1) {
+    std::promise<void> done;
+    port_->run_and_wait([&] {
+      const std::int64_t first = std::min(count, under_way);
+      on_answer = [&done, ask, left = count, unasked = count - first]() mutable {
+        if (--left == 0) return done.set_value();
+        if (unasked == 0) return;
+        --unasked;
+        ask();
+      };
+      for (std::int64_t i = 0; i < first; ++i) ask();
+    });
+    done.get_future().wait();
+  }
   void send(std::uint8_t type) {
     if (!link_->send(Frame{.type = type, .parts = {body_}})) std::abort();
   }
@@ -253,104 +185,114 @@ class Client {
   std::function<void()> on_answer = [] {};
 };
 
-// --- two processes -------------------------------------------------------------------------------------------------
+// --- both ------------------------------------------------------------------------------------------------------------
 
-/// Runs `serve` in a child process; it writes the address it listens on to the descriptor and returns when told to by
-/// the end of its standard input.
-class Child {
- public:
-  explicit Child(const std::function<void(int out, int in)>& serve) {
-    int up[2];
-    int down[2];
-    if (::pipe(up) != 0 || ::pipe(down) != 0) give_up("pipe");
-    pid_ = ::fork();
-    if (pid_ < 0) give_up("fork");
-    if (pid_ == 0) {
-      ::close(up[0]);
-      ::close(down[1]);
-      serve(up[1], down[0]);
-      ::_exit(0);
-    }
-    ::close(up[1]);
-    ::close(down[0]);
-    hold_ = down[1];
-    char buffer[100];
-    const ssize_t count = ::read(up[0], buffer, sizeof buffer);
-    if (count <= 0) give_up("child");
-    address = Address(buffer, static_cast<std::size_t>(count));
-    ::close(up[0]);
-  }
-  Child(const Child&) = delete;
-  ~Child() {
-    ::close(hold_);
-    ::waitpid(pid_, nullptr, 0);
-  }
+void socket_round_trip(benchmark::State& state) {
   Address address;
-
- private:
-  pid_t pid_ = -1;
-  int hold_ = -1;
-};
-
-void announce(int out, const Address& address) {
-  if (::write(out, address.data(), address.size()) < 0) give_up("announce");
-  ::close(out);
+  const int listener = listen_bare(address);
+  std::thread server([listener] { serve_bare(listener); });
+  const int fd = dial_bare(address);
+  char buffer[message_bytes] = {};
+  for (auto _ : state) {
+    if (::send(fd, buffer, sizeof buffer, MSG_NOSIGNAL) < 0 || !read_all(fd, buffer, sizeof buffer)) give_up("ping");
+  }
+  ::close(fd);
+  server.join();
+  ::close(listener);
 }
+BENCHMARK(socket_round_trip)->UseRealTime();
 
-void wait_for_end(int in) {
-  char byte;
-  while (::read(in, &byte, 1) > 0) {
-  }
-}
-
-void show(const char* what, Trips bare, Trips port) {
-  fmt::print("{:<34} bare {:6.1f} us (p99 {:6.1f})   port {:6.1f} us (p99 {:6.1f})   ratio {:.2f}\n", what,
-             bare.at(0.5), bare.at(0.99), port.at(0.5), port.at(0.99), port.at(0.5) / bare.at(0.5));
-}
-
-}  // namespace
-
-int main(int count, char** arguments) {
-  if (count > 1) span = std::chrono::milliseconds(static_cast<int>(std::atof(arguments[1]) * 1000));
-
-  Trips bare_apart;
-  {
-    Child child([](int out, int in) {
-      Address address;
-      const int listener = listen_bare(address);
-      announce(out, address);
-      serve_bare(listener);
-      wait_for_end(in);
-    });
-    bare_apart = ping_bare(child.address);
-  }
-  Trips port_apart;
-  {
-    Child child([](int out, int in) {
-      const Server server;
-      announce(out, server.address());
-      wait_for_end(in);
-    });
-    port_apart = Client(child.address).ping();
-  }
-  show("round trip, two processes", std::move(bare_apart), std::move(port_apart));
-
-  Trips bare_together;
-  {
-    Address address;
-    const int listener = listen_bare(address);
-    std::thread server([listener] { serve_bare(listener); });
-    bare_together = ping_bare(address);
-    server.join();
-    ::close(listener);
-  }
+void port_round_trip(benchmark::State& state) {
+  constexpr std::int64_t at_once = 100;
   const Server server;
   Client client(server.address());
-  show("round trip, one process", std::move(bare_together), client.ping());
-
-  const double bare = flood_bare();
-  const double port = Client(server.address()).flood();
-  fmt::print("{:<34} bare {:6.2f} M/s                port {:6.2f} M/s                ratio {:.2f}\n",
-             "64-byte frames, batched", bare / 1e6, port / 1e6, bare / port);
-  return 0;
+  while (state.KeepRunningBatch(at_once)) client.ping(at_once);
 }
+BENCHMARK(port_round_trip)->UseRealTime();
+
+/// Messages in writes of 64 KiB.
+void socket_flood(benchmark::State& state) {
+  Address address;
+  const int listener = listen_bare(address);
+  std::thread reader([listener] {
+    const int fd = ::accept(listener, nullptr, nullptr);
+    std::vector<char> buffer(256u << 10);
+    while (::recv(fd, buffer.data(), buffer.size(), 0) > 0) {
+    }
+    ::close(fd);
+  });
+  const int fd = dial_bare(address);
+  const std::string block(64u << 10, 'x');
+  for (auto _ : state) {
+    if (::send(fd, block.data(), block.size(), MSG_NOSIGNAL) < 0) give_up("flood");
+  }
+  ::close(fd);
+  reader.join();
+  ::close(listener);
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(block.size() / message_bytes));
+}
+BENCHMARK(socket_flood)->UseRealTime();
+
+void port_flood(benchmark::State& state) {
+  constexpr std::int64_t at_once = 100;
+  const Server server;
+  Client client(server.address());
+  while (state.KeepRunningBatch(at_once)) client.flood(at_once);
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(frames_per_answer));
+}
+BENCHMARK(port_flood)->UseRealTime();
+
+// --- the first byte --------------------------------------------------------------------------------------------------
+
+/// A connection that only keeps who listens to it.
+class FakeConnection final : public Connection {
+ public:
+  explicit FakeConnection(ConnectionHandler*& handler) : handler_(handler) {}
+  void start(ConnectionHandler& handler) override { handler_ = &handler; }
+  void pause() override {}
+  void resume() override {}
+  void send(std::vector<SharedBytes>) override {}
+  std::size_t unsent_bytes() const override { return 0; }
+  void finish() override {}
+  Address remote() const override { return "127.0.0.1:40000"; }
+
+ private:
+  ConnectionHandler*& handler_;
+};
+
+struct FakeListener final : Listener {
+  Address address() const override { return "127.0.0.1:7000"; }
+};
+
+struct FakeTransport final : Transport {
+  Result<std::unique_ptr<Listener>> listen(const Address&, AcceptEvents accept) override {
+    events = std::move(accept);
+    return std::make_unique<FakeListener>();
+  }
+  std::shared_ptr<void> dial(const Address&, Duration, DialDone) override { return nullptr; }
+  AcceptEvents events;
+};
+
+/// From the accept to the service that claims the byte, and the connection's end, without the system's part.
+void classify_connection(benchmark::State& state) {
+  constexpr Tag tag = 0x80;
+  test::SimScheduler scheduler;
+  test::SimLoop loop(scheduler);
+  FakeTransport transport;
+  Mux mux(loop, transport, {});
+  std::int64_t taken = 0;
+  if (!mux.listen("127.0.0.1:7000") ||
+      !mux.add(tag, [&taken](std::unique_ptr<Connection>, const std::string&) { ++taken; })) {
+    return state.SkipWithError("no service");
+  }
+  ConnectionHandler* handler = nullptr;
+  const std::string first = "\x80hello";
+  for (auto _ : state) {
+    transport.events.accepted(std::make_unique<FakeConnection>(handler));
+    handler->on_data(first);
+  }
+  if (taken != state.iterations()) state.SkipWithError("not classified");
+}
+BENCHMARK(classify_connection);
+
+}  // namespace
