@@ -68,13 +68,16 @@ struct Options {
   /// batch.
   std::size_t batch_entries_max = 512;
   std::size_t batch_bytes_max = 4u << 20;
+  /// A member on which no call and no read waits for it applies at most so often while commands keep coming: its local
+  /// reads may be older by that much. More: less work for followers, in larger batches. 0: at once.
+  std::chrono::milliseconds apply_interval{5};
   /// A checkpoint makes the database durable as it stands: a restart replays the log from there, and no older entries
   /// are kept than `trailing_entries`. One is taken after so many bytes of applied log entries (more: longer restarts),
   /// after so much of the database was written anew (what changes between two checkpoints goes to new places, and the
   /// old ones are used again only after the next; so the file has up to three times as much beside its contents), and
   /// after so long. close() takes one, too.
   std::size_t checkpoint_log_bytes = 64u << 20;
-  std::size_t checkpoint_growth_bytes = 256u << 20;
+  std::size_t checkpoint_growth_bytes = 512u << 20;
   std::chrono::milliseconds checkpoint_interval{30'000};
   /// Entries before the checkpoint that stay in the log for members that lag; one further behind gets a snapshot. More:
   /// disk, and fewer snapshots. The log is cut in whole segments, so it may hold more.

@@ -323,6 +323,7 @@ class DbImpl {
     node.heartbeat_interval = options_.heartbeat_interval;
     node.entry_bytes_max = options_.entry_bytes_max;
     node.batch = {options_.batch_entries_max, options_.batch_bytes_max};
+    node.apply_interval = options_.apply_interval;
     node.checkpoints = {options_.checkpoint_log_bytes, options_.checkpoint_growth_bytes, options_.checkpoint_interval};
     if (options_.durability == Durability::interval) node.sync_interval = options_.sync_interval;
     if (options_.durability == Durability::os) node.sync_interval = Duration::max();

@@ -193,6 +193,7 @@ void Node::stop(const Error& why) {
   stopped_ = true;
   why_stopped_ = why;
   if (tick_timer_ != 0) parts_.loop.cancel(tick_timer_);
+  if (apply_timer_ != 0) parts_.loop.cancel(apply_timer_);
   checkpoints_.stop();
   compaction_.abort(Error(why.code(), "this member stopped before the compaction ended"));
   parts_.calls.refuse_new(why);
@@ -338,6 +339,7 @@ void Node::advance() {
   place();
   reads_.request(core_);
   while (!stopped_ && core_.has_ready()) process(core_.take_ready());
+  apply_stable();
   if (removed_) leave();
 }
 
@@ -377,7 +379,6 @@ void Node::process(raft::Ready ready) {
   measure_quorum(ready);
   write(ready);
   std::move(ready.committed.begin(), ready.committed.end(), std::back_inserter(committed_));
-  apply_stable();
   for (const raft::ReadState& read : ready.reads) reads_.answer(read, applied_index_);
   for (const raft::LogRead& wanted : ready.log_reads) read_log(wanted);
   for (const raft::SnapshotSend& wanted : ready.snapshot_sends) send_snapshot(wanted.peer);
@@ -429,7 +430,6 @@ void Node::durable(std::uint64_t sequence) {
   FLOTILLA_ASSERT(sequence > durable_sequence_);
   durable_sequence_ = sequence;
   release_durable();
-  apply_stable();
   schedule();
 }
 
@@ -449,12 +449,31 @@ void Node::release_durable() {
 /// The state must not run ahead of the own log: a checkpoint of it may become durable at any time, and after a crash
 /// the log has to reach it.
 void Node::apply_stable() {
-  std::vector<raft::Entry> entries;
-  while (!committed_.empty() && committed_.front().index <= core_.stable_index()) {
-    entries.push_back(std::move(committed_.front()));
-    committed_.pop_front();
+  if (stopped_ || committed_.empty()) return;
+  const Index first = committed_.front().index;
+  const Index stable = std::min(committed_.back().index, core_.stable_index());
+  if (stable < first) return;
+  const std::uint64_t count = stable - first + 1;
+  const Duration now = parts_.loop.now();
+  const Duration due = apply_begun_at_ + options_.apply_interval;
+  if (now < due && count < options_.batch.entries && nobody_waits()) {
+    if (apply_timer_ != 0) return;
+    apply_timer_ = parts_.loop.after(due - now, [this] {
+      apply_timer_ = 0;
+      apply_stable();
+    });
+    return;
   }
-  if (!entries.empty()) applier_.submit(std::move(entries));
+  apply_begun_at_ = now;
+  const auto end = committed_.begin() + static_cast<std::ptrdiff_t>(count);
+  applier_.submit({std::make_move_iterator(committed_.begin()), std::make_move_iterator(end)});
+  committed_.erase(committed_.begin(), end);
+}
+
+/// For what is applied here. Then there may be larger batches: a page that many of their commands change is written
+/// once.
+bool Node::nobody_waits() const {
+  return proposals_.empty() && reads_.empty();
 }
 
 void Node::read_log(const raft::LogRead& wanted) {

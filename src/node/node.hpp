@@ -51,6 +51,7 @@ struct NodeOptions {
   Duration heartbeat_interval = std::chrono::milliseconds(100);
   std::size_t entry_bytes_max = 8u << 20;
   Applier::Limits batch;
+  Duration apply_interval = std::chrono::milliseconds(5);
   Checkpoints::Limits checkpoints{64u << 20, 256u << 20, std::chrono::seconds(30)};
   std::uint64_t trailing_entries = 16'384;  ///< below the checkpoint, that stay in the log
   std::size_t log_cache_bytes = 64u << 20;
@@ -149,6 +150,7 @@ class Node {
   void durable(std::uint64_t sequence);
   void release_durable();
   void apply_stable();
+  bool nobody_waits() const;
   void read_log(const raft::LogRead& wanted);
   void send_snapshot(NodeId peer);
   void install_snapshot(const raft::SnapshotOffer& offer);
@@ -210,6 +212,7 @@ class Node {
   std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
   std::deque<Proposed> proposed_;       ///< of a leader, not committed yet
   Histogram queue_, quorum_;
+  Duration apply_begun_at_{};  ///< when the applier got its newest entries
   Index applied_index_;
   Index trim_wanted_;  ///< asked of the log so far
   std::uint64_t snapshots_installed_ = 0;
@@ -226,6 +229,7 @@ class Node {
   bool removed_ = false;  ///< what is applied says so
   bool stopped_ = false;
   Loop::TimerId tick_timer_ = 0;
+  Loop::TimerId apply_timer_ = 0;  ///< 0: nothing is held back
 
   std::mutex incoming_mutex_;
   Incoming incoming_;                // guarded by incoming_mutex_

@@ -54,6 +54,7 @@ class Proposals {
   /// Ends everything: `unsent` for calls without an unsettled copy, unknown for the others.
   void end_all(const Error& unsent);
   bool has_unplaced() const { return !unplaced_.empty(); }
+  bool empty() const { return all_.empty(); }
 
  private:
   void add_deadline(Duration deadline, std::uint64_t sequence);

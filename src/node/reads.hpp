@@ -34,6 +34,7 @@ class Reads {
   void tick(Duration now, bool leader_known);
   void end_all(const Error& error);
   std::size_t size() const;
+  bool empty() const { return size() == 0; }
 
  private:
   std::vector<Barrier> gathering_;

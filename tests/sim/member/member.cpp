@@ -97,6 +97,7 @@ Result<void> SimMember::start() {
   node.join = options.join;
   node.seed = scheduler_.random();
   node.batch = {64, 1u << 20};
+  node.apply_interval = options_.apply_interval;
   node.checkpoints = {options_.checkpoint_bytes, options_.checkpoint_bytes, options_.checkpoint_interval};
   node.trailing_entries = options_.trailing_entries;
 

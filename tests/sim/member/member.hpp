@@ -30,6 +30,7 @@ struct MemberOptions {
   double clock_rate = 1;
   Duration disk_delay{};  ///< longest random wait before a log write begins
   Duration apply_delay{};
+  Duration apply_interval = std::chrono::milliseconds(5);
   std::uint64_t trailing_entries = 16'384;
   std::uint64_t checkpoint_bytes = 64u << 20;  ///< of log, and of growth
   Duration checkpoint_interval = std::chrono::seconds(30);
