@@ -201,10 +201,10 @@ class Redis(System):
 
 class Lmdb(System):
     name = 'lmdb'
-    batch = 0
+    flat = False
 
     def start(self):
-        self.client = self.worker('lmdb_worker', '--data', self.where('data'), '--batch', str(self.batch))
+        self.client = self.worker('lmdb_worker', '--data', self.where('data'), '--flat', str(self.flat).lower())
         self.client.wait_until_ready()
         self.servers = [self.client.process.pid]
 
@@ -300,7 +300,7 @@ def run_round(kind, members, number, options, results):
     system = kind(options.bin, directory, members)
     try:
         system.start()
-        filled = system.on('leader').ask(f'fill {KEYS} 100 256')
+        filled = system.on('leader').ask(f'fill {KEYS} 100 16')
         if filled['failures']:
             raise RuntimeError(f'{system.name}: {filled["failures"]} of the first puts failed')
         for row in rows(members, options.quick):
@@ -342,7 +342,9 @@ def limits(options):
                        ('round_trip', 'loopback round trip, 64 B'), ('wake_up', 'waking a thread')]:
         print(f'  {what:<44}{floor[name]:>10.1f}')
     floor.update(lmdb_floor(options))
+    floor['caller_ns'] = caller_cost(options)
     print(f'  LMDB without syncs, puts a second in batches of 256: {floor["flat"]:.0f}; gets a second: {floor["gets"]:.0f}')
+    print(f'  a caller\'s own work, nanoseconds an operation: {floor["caller_ns"]:.0f}')
     for members in options.members:
         for callers in (1, 64, 256):
             stages(options, members, callers, floor)
@@ -350,21 +352,29 @@ def limits(options):
 
 def lmdb_floor(options):
     found = {}
-    for batch, row, name in ((256, 'put', 'flat'), (0, 'get', 'gets')):
+    for flat, callers, row, name in ((True, 256, 'put', 'flat'), (False, 1, 'get', 'gets')):
         directory = tempfile.mkdtemp(prefix='flotilla-limits-', dir=options.directory)
         system = Lmdb(options.bin, directory, 1)
-        system.batch = batch
+        system.flat = flat
         try:
             system.start()
-            # One by one, and durable, a fill would take minutes.
-            system.client.ask(f'fill {KEYS if batch else 5000} 100 1')
-            keys = KEYS if batch else 5000
-            figures = system.client.ask(f'run {row} 1 {int(options.seconds * 1000)} 100 {keys} 1')
+            system.client.ask(f'fill {KEYS} 100 1')
+            figures = system.client.ask(f'run {row} {callers} {int(options.seconds * 1000)} 100 {KEYS} 1')
             found[name] = figures['operations'] / figures['seconds']
         finally:
             system.stop()
             shutil.rmtree(directory, ignore_errors=True)
     return found
+
+
+def caller_cost(options):
+    """Of one that asks nobody."""
+    worker = Worker([os.path.join(options.bin, 'null_worker')], None)
+    worker.wait_until_ready()
+    figures = worker.ask(f'run get_local 1 {int(options.seconds * 1000)} 100 {KEYS} 1')
+    worker.process.stdin.close()
+    worker.process.wait()
+    return 1e9 * figures['seconds'] / figures['operations']
 
 
 def stages(options, members, callers, floor):
@@ -373,7 +383,7 @@ def stages(options, members, callers, floor):
     try:
         system.start()
         worker = system.on('leader')
-        worker.ask(f'fill {KEYS} 100 256')
+        worker.ask(f'fill {KEYS} 100 16')
         before = worker.ask('report')
         figures = worker.ask(f'run put {callers} {int(options.seconds * 1000)} 100 {KEYS} 1')
         after = worker.ask('report')

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -268,7 +269,7 @@ class DqliteTarget final : public Target {
   }
   bool offers(Kind) const override { return true; }
   bool blocking(Kind) const override { return true; }
-  void start(const Operation& operation, Done done) override { done(sessions_[operation.caller]->run(operation)); }
+  void start(Operation& operation) override { operation.end(sessions_[operation.caller]->run(operation)); }
 
  private:
   const std::string address_;
