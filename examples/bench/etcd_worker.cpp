@@ -130,8 +130,10 @@ class EtcdTarget final : public Target {
     request.set_key(operation.keys[0]);
     request.set_serializable(operation.kind != Kind::get);
     if (operation.kind == Kind::scan) {
-      request.set_range_end(std::string(1, '\0'));  // to the end
-      request.set_limit(static_cast<std::int64_t>(scan_length));
+      // With a limit alone, version 3.4 looks at all keys to the end.
+      std::string end;
+      set_key(end, number_of(operation.keys[0]) + scan_length);
+      request.set_range_end(end);
     }
     ask<RangeResponse>(
         operation, [](const RangeResponse& response) { return response.kvs_size() > 0; },

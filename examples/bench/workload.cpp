@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <memory>
@@ -260,6 +261,10 @@ void print(const Figures& f) {
 void set_key(std::string& key, std::uint64_t number) {
   key.assign("user000000000000");
   for (std::size_t at = key.size() - 1; number > 0; --at, number /= 10) key[at] = static_cast<char>('0' + number % 10);
+}
+
+std::uint64_t number_of(const std::string& key) {
+  return std::strtoull(key.c_str() + 4, nullptr, 10);
 }
 
 std::size_t keys_to_fill(std::size_t value_bytes) {

@@ -31,6 +31,7 @@ constexpr std::size_t scan_length = 100;
 
 /// 16 bytes.
 void set_key(std::string& key, std::uint64_t number);
+std::uint64_t number_of(const std::string& key);
 /// How many keys at once fill a store: 100, fewer of large values.
 std::size_t keys_to_fill(std::size_t value_bytes);
 
