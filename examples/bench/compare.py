@@ -28,6 +28,10 @@ class Row:
     def key(self):
         return f'{self}/{self.callers}'
 
+    @property
+    def reads(self):
+        return self.workload.startswith(('get', 'scan', 'ycsb'))
+
 
 def rows(members, quick):
     callers = [1, 64, 256] if quick else [1, 16, 64, 256]
@@ -49,6 +53,8 @@ def measure(system, row, options, seed):
     worker = system.on(row.place)
     if worker is None or row.callers > system.callers_max:
         return None
+    if row.reads:
+        system.before_reads()
     for pid in system.servers:
         forget_peak(pid)
     client = None if system.in_process else worker.process.pid

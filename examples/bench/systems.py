@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 TICKS = os.sysconf('SC_CLK_TCK')
@@ -140,6 +141,9 @@ class System:
         os.sync()
         return figures
 
+    def before_reads(self):
+        """What whoever runs such a server would do from time to time."""
+
     def batches(self):
         """Entries and batches that were applied so far, where it says so."""
         return None
@@ -241,6 +245,15 @@ class Etcd(System):
             client.wait_until_ready()
             self.clients[ports[0]] = client
         return self.clients[ports[0]]
+
+    def before_reads(self):
+        """A compaction, which by default nobody asks it for. It is in etcd's favour: reads after puts are a fifth to
+        three fifths as fast without it, presumably as version 3.4 copies for each what its last commits buffered."""
+        leader = self.leader_port()
+        revision = self.post(leader, 'maintenance/status')['header']['revision']
+        with contextlib.suppress(urllib.error.HTTPError):  # 400: it was compacted there before
+            self.post(leader, 'kv/compaction', revision=revision, physical=True)
+        time.sleep(0.3)  # its next commit
 
 
 class Redis(System):
