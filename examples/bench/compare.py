@@ -4,8 +4,11 @@
 Each system is started anew for each round, filled with the keys, runs all rows, and is ended.
 """
 import argparse
+import contextlib
+import os
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -13,12 +16,13 @@ import time
 sys.dont_write_bytecode = True
 import plots
 import studies
-from systems import SYSTEMS, forget_peak, processor_seconds, started
+from systems import SYSTEMS, forget_peak, processor_seconds, started, with_rate
 
 
 class Row:
-    def __init__(self, workload, callers, value=100, place='leader', once=False):
-        self.workload, self.callers, self.value, self.place, self.once = workload, callers, value, place, once
+    def __init__(self, workload, callers, value=100, place='leader', once=False, only=None):
+        self.workload, self.callers, self.value, self.place = workload, callers, value, place
+        self.once, self.only = once, only
 
     def __str__(self):
         extra = '' if self.value == 100 else f', {self.value >> 10} KiB'
@@ -41,12 +45,46 @@ def rows(members, quick):
     all_rows += [Row('get', 64), Row('get_local', 1)]
     if members == 3:
         all_rows += [Row('get', 64, place='follower')]
+    # Three members of dqlite need minutes for it.
+    catalogue = Row('catalogue', 64, once=True, only=('flotilla', 'etcd') if quick or members == 3 else None)
     if quick:
-        return all_rows
+        return all_rows + [catalogue]
     # Last what leaves other values than the rows before expect.
     return all_rows + [Row('put_ten', 64, once=True), Row('cas', 64), Row('get', 1), Row('get_local', 64),
-                       Row('scan', 1), *[Row(f'ycsb_{x}', 64) for x in 'abcf'],
+                       Row('scan', 1), *[Row(f'ycsb_{x}', 64) for x in 'abcf'], catalogue,
                        Row('put', 64, value=1 << 10, once=True), Row('put', 64, value=16 << 10, once=True)]
+
+
+class Catalogue:
+    """Debian's package records, as workers load them."""
+
+    def __init__(self, options):
+        self.path = os.path.join(options.scratch, 'records')
+        source = os.path.join(options.scratch, 'packages')
+        with open(source, 'wb') as out:
+            for name in [options.packages] if options.packages else self.found():
+                out.write(self.read(name) + b'\n')
+        written = subprocess.run([os.path.join(options.bin, 'records'), source, self.path], check=True,
+                                 stdout=subprocess.PIPE, text=True).stdout.split()
+        self.records, self.bytes = int(written[0]), int(written[1])
+        os.remove(source)
+
+    @staticmethod
+    def found():
+        """What apt has of archives; else what dpkg has installed."""
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            names = subprocess.run(['apt-get', 'indextargets', '--format', '$(FILENAME)', 'Created-By: Packages'],
+                                   check=True, capture_output=True, text=True).stdout.split()
+            if names:
+                return names
+        return ['/var/lib/dpkg/status']
+
+    @staticmethod
+    def read(name):
+        if os.path.splitext(name)[1] in ('.lz4', '.xz', '.gz', '.bz2', '.zst'):
+            return subprocess.run(['/usr/lib/apt/apt-helper', 'cat-file', name], check=True, stdout=subprocess.PIPE).stdout
+        with open(name, 'rb') as file:
+            return file.read()
 
 
 def measure(system, row, options, seed):
@@ -61,7 +99,10 @@ def measure(system, row, options, seed):
     batches = system.batches()
     before = [processor_seconds(pid) for pid in system.servers]
     client_before = processor_seconds(client) if client else 0
-    figures = worker.run(row.workload, row.callers, options.seconds, row.value, options.keys, seed)
+    if row.workload == 'catalogue':
+        figures = with_rate(worker.ask(f'load {options.catalogue.path} {row.callers}'))
+    else:
+        figures = worker.run(row.workload, row.callers, options.seconds, row.value, options.keys, seed)
     if figures.get('unsupported'):
         return None
     spent = sum(processor_seconds(pid) for pid in system.servers) - sum(before)
@@ -81,7 +122,7 @@ def run_round(kind, members, number, options, results):
     with started(kind, options, members) as system:
         system.fill(options.keys)
         for row in rows(members, options.quick):
-            if row.once and number > 0:
+            if (row.once and number > 0) or (row.only and kind.name not in row.only):
                 continue
             if options.rows and row.workload not in options.rows:
                 continue
@@ -133,6 +174,12 @@ def report(results, options):
                       f'{p999:>18}{median(figures, "cpu"):>9.4f}{optional(median(figures, "client_cpu"), 4):>9}'
                       f'{median(figures, "memory"):>8.0f}{median(figures, "own_memory"):>7.0f}'
                       f'{optional(median(figures, "batch"), 1):>8}')
+    for (members, key), systems in results.items():
+        if key.startswith('catalogue'):
+            catalogue = options.catalogue
+            print(f'\nthe catalogue, {catalogue.records} records of {catalogue.bytes / 1e6:.1f} MB, {members} '
+                  f'member{"s" if members > 1 else ""}, seconds for all: '
+                  + ', '.join(f'{name} {median(figures, "seconds"):.2f}' for name, figures in systems.items()))
 
 
 def plot(results, directory):
@@ -158,6 +205,8 @@ def compare(options):
     results = {(members, row.key): {} for members in options.members for row in rows(members, options.quick)}
     failures = 0
     begin = time.time()
+    if not options.rows or 'catalogue' in options.rows:
+        options.catalogue = Catalogue(options)
     for number in range(options.rounds):
         for members in options.members:
             for kind in SYSTEMS[members]:
@@ -193,6 +242,8 @@ def arguments():
     names = ','.join(kind.name for kind in SYSTEMS[1])
     parser.add_argument('--systems', help=f'only these, comma between: {names}')
     parser.add_argument('--rows', help='only these workloads, comma between')
+    parser.add_argument('--packages', metavar='FILE', help='a Packages file, also a compressed one, for the row '
+                        '"catalogue" (default: what apt has of archives, else /var/lib/dpkg/status)')
     parser.add_argument('--json', metavar='FILE', help='write all figures of all runs there')
     parser.add_argument('--plot', metavar='DIRECTORY', help='draw SVG files there')
     parser.add_argument('--directory', default=tempfile.gettempdir(), help='the disk that is measured')
@@ -210,9 +261,10 @@ def arguments():
 
 def main():
     options = arguments()
-    if options.limits:
-        return studies.limits(options)
-    return compare(options)
+    with tempfile.TemporaryDirectory(prefix='flotilla-bench-') as options.scratch:
+        if options.limits:
+            return studies.limits(options)
+        return compare(options)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,10 @@
 #include "workload.hpp"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -11,6 +16,7 @@
 #include <mutex>
 #include <optional>
 #include <sstream>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 
@@ -37,6 +43,53 @@ const std::array workloads{
 
 using Clock = std::chrono::steady_clock;
 
+struct Record {
+  std::string_view key;
+  std::string_view value;
+};
+
+/// A file of records, mapped: its pages are nobody's own memory.
+class Records {
+ public:
+  explicit Records(const std::string& path) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat info {};
+    if (descriptor >= 0 && ::fstat(descriptor, &info) == 0) {
+      size_ = static_cast<std::size_t>(info.st_size);
+      data_ = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED | MAP_POPULATE, descriptor, 0);
+    }
+    ::close(descriptor);
+    if (data_ == MAP_FAILED) throw std::runtime_error(path + " cannot be read");
+    std::string_view rest(static_cast<const char*>(data_), size_);
+    while (!rest.empty()) {
+      const std::string_view key = take(rest);
+      all_.push_back({key, take(rest)});
+    }
+  }
+  ~Records() { ::munmap(data_, size_); }
+  Records(const Records&) = delete;
+  Records& operator=(const Records&) = delete;
+
+  const std::vector<Record>& all() const { return all_; }
+
+ private:
+  /// Its length before it: four bytes, little-endian.
+  static std::string_view take(std::string_view& rest) {
+    std::uint32_t size = 0;
+    if (rest.size() < sizeof size) throw std::runtime_error("a record is cut off");
+    std::memcpy(&size, rest.data(), sizeof size);
+    rest.remove_prefix(sizeof size);
+    if (rest.size() < size) throw std::runtime_error("a record is cut off");
+    const std::string_view word = rest.substr(0, size);
+    rest.remove_prefix(size);
+    return word;
+  }
+
+  void* data_ = MAP_FAILED;
+  std::size_t size_ = 0;
+  std::vector<Record> all_;
+};
+
 /// What every key has at first.
 std::string first_value(std::size_t bytes) {
   std::string value(bytes, 'v');
@@ -57,8 +110,9 @@ struct Shared {
   Target& target;
   const Load& load;
   std::optional<Zipf> zipf;
-  /// Each key once, so many at a time, until there is none left; 0: until it is stopped.
+  /// Each key once, so many at a time, or each record, until there is none left; 0: until it is stopped.
   std::size_t at_once = 0;
+  const std::vector<Record>* records = nullptr;
   std::atomic<std::uint64_t> next = 0;
   std::atomic<bool> counting = false;
   std::atomic<bool> stopping = false;
@@ -108,6 +162,7 @@ class Caller final : public Operation {
 
   /// False: everything is done.
   bool choose() {
+    if (shared_.records != nullptr) return choose_record();
     if (shared_.at_once > 0) return choose_next();
     const Workload& workload = *shared_.load.workload;
     const std::uint64_t draw = random_.below(100);
@@ -121,6 +176,16 @@ class Caller final : public Operation {
     }
     for (std::string& key : keys) set_key(key, any_key());
     if (!reads) new_value();
+    return true;
+  }
+
+  bool choose_record() {
+    const std::uint64_t number = shared_.next++;
+    if (number >= shared_.records->size()) return false;
+    const Record& record = (*shared_.records)[number];
+    keys.resize(1);
+    keys[0] = record.key;
+    value = record.value;
     return true;
   }
 
@@ -301,6 +366,15 @@ Figures fill(Target& target, const Load& load) {
   return run_out(shared);
 }
 
+Figures load_records(Target& target, const std::string& path, unsigned callers) {
+  const Records records(path);
+  const Load load{.callers = callers};
+  Shared shared(target, load);
+  shared.at_once = 1;
+  shared.records = &records.all();
+  return run_out(shared);
+}
+
 int serve(Target& target) {
   fmt::print("ready\n");
   std::fflush(stdout);
@@ -317,6 +391,8 @@ int serve(Target& target) {
       fmt::print("{}\n", target.report());
     } else if (command == "fill" && words >> load.keys >> load.value_bytes >> load.callers && load.callers > 0) {
       print(fill(target, load));
+    } else if (std::string path; command == "load" && words >> path >> load.callers && load.callers > 0) {
+      print(load_records(target, path, load.callers));
     } else if (std::string workload;
                command == "run" &&
                words >> workload >> load.callers >> milliseconds >> load.value_bytes >> load.keys >> load.seed &&

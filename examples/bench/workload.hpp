@@ -116,9 +116,12 @@ struct Figures {
 Figures run(Target& target, const Load& load);
 /// Puts each key once, many at a time.
 Figures fill(Target& target, const Load& load);
+/// Puts each record of a file once (`records` writes such files), and ends with the last.
+Figures load_records(Target& target, const std::string& path, unsigned callers);
 
 /// One process of a benchmark: reads lines from standard input, and answers each with one line.
 ///   fill KEYS VALUE_BYTES CALLERS                               a JSON object, as run
+///   load FILE CALLERS                                           likewise
 ///   run WORKLOAD CALLERS MILLISECONDS VALUE_BYTES KEYS SEED     a JSON object; {"unsupported": true}
 ///   leads                                                       true or false
 ///   report                                                      a JSON value
