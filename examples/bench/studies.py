@@ -1,11 +1,13 @@
-"""What is measured of us beyond the comparison: limits of the machine."""
+"""What is measured of us beyond the comparison: limits of the machine, memory over time."""
 import json
 import os
 import subprocess
 import tempfile
+import time
 
 import plots
-from systems import FlatLmdb, Flotilla, Lmdb, Worker, started
+from systems import MIB, CompactedEtcd, FlatLmdb, Flotilla, Lmdb, disk_bytes, memory_of, started
+from systems import Worker
 
 
 def save(options, figures):
@@ -86,3 +88,70 @@ def stages(options, members, callers, floor):
     print(f'  {batch:.1f} entries in a batch that is applied; the rate is {figures["rate"] / floor["flat"]:.2f} of '
           'LMDB\'s without syncs in batches of 256')
     return {'members': members, 'callers': callers, 'batch': batch, 'stages': each, **figures}
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+def slope(samples, name):
+    """Least squares, MiB a minute."""
+    count = len(samples)
+    x = [one['minutes'] for one in samples]
+    y = [one[name] for one in samples]
+    mean_x, mean_y = sum(x) / count, sum(y) / count
+    square = sum((at - mean_x) ** 2 for at in x)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y)) / square if square else 0
+
+
+def sample(system, begin):
+    each = [memory_of(pid) for pid in system.servers]
+    return {'minutes': (time.time() - begin) / 60, 'own_of_each': [one['own'] for one in each],
+            'own': sum(one['own'] for one in each), 'resident': sum(one['resident'] for one in each),
+            'disk': disk_bytes(system.directory) / MIB}
+
+
+def memory(options):
+    members = 3
+    found = {}
+    for kind in (Flotilla, CompactedEtcd):
+        if options.systems and kind.name not in options.systems:
+            continue
+        with started(kind, options, members) as system:
+            found[kind.name] = memory_of_system(system, options)
+    save(options, found)
+    if options.plot:
+        for name, what in (('own', 'memory without mapped files'), ('resident', 'resident memory'), ('disk', 'disk')):
+            plots.curves(f'{options.plot}/memory-{name}.svg', f'{what}, {members} members, {options.keys} keys, 64 callers',
+                         'minutes', 'MiB', {system: [(one['minutes'], one[name]) for one in figures['samples']]
+                                            for system, figures in found.items()})
+
+
+def memory_of_system(system, options):
+    print(f'\n{system.name}, {system.members} members: filling {options.keys} keys', flush=True)
+    system.fill(options.keys)
+    worker = system.on('leader')
+    if system.name == 'flotilla':
+        bounds = worker.ask('report')['options']
+        print('  bounds of each member, MiB: ' + ', '.join(f'{name} {value / MIB:.0f}' for name, value in bounds.items()))
+    else:
+        bounds = {}
+        print(f'  {" ".join(system.compaction)}')
+    print(f'  {"minute":>8}{"own of each, MiB":>28}{"own":>8}{"resident":>10}{"disk":>8}', flush=True)
+    begin = time.time()
+    seconds = options.minutes * 60
+    interval = min(60, seconds / 4)
+    worker.tell(f'run put 64 {int(seconds * 1000)} 100 {options.keys} 1')
+    samples = []
+    for number in range(int(seconds / interval) + 1):
+        time.sleep(max(0.0, begin + number * interval - time.time()))
+        one = sample(system, begin)
+        samples.append(one)
+        print(f'  {one["minutes"]:>8.1f}{" / ".join(f"{own:.0f}" for own in one["own_of_each"]):>28}{one["own"]:>8.0f}'
+              f'{one["resident"]:>10.0f}{one["disk"]:>8.0f}', flush=True)
+    figures = worker.answer()
+    rate = figures['operations'] / figures['seconds']
+    print(f'  {rate:.0f} puts/s, {figures["failures"]} failed')
+    slopes = {}
+    for title, part in (('whole', samples), ('later half', samples[len(samples) // 2:])):
+        slopes[title] = {name: slope(part, name) for name in ('own', 'resident', 'disk')}
+        print(f'  MiB a minute, {title}: ' + ', '.join(f'{name} {value:+.1f}' for name, value in slopes[title].items()))
+    return {'rate': rate, 'bounds': bounds, 'samples': samples, 'slopes': slopes, **figures}

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 
 TICKS = os.sysconf('SC_CLK_TCK')
+MIB = 1 << 20
 
 
 def free_port():
@@ -41,8 +42,8 @@ def processor_seconds(pid):
 
 
 def memory_of(pid):
-    """MiB: `peak` with pages of mapped files (of LMDB, and of etcd's bbolt), `own` without them."""
-    names = {'VmHWM': 'peak', 'RssAnon': 'own'}
+    """MiB: `peak` and `resident` with pages of mapped files (of LMDB, and of etcd's bbolt), `own` without them."""
+    names = {'VmHWM': 'peak', 'VmRSS': 'resident', 'RssAnon': 'own'}
     with open(f'/proc/{pid}/status') as status:
         lines = (line.split() for line in status)
         return {names[words[0][:-1]]: int(words[1]) / 1024 for words in lines if words[0][:-1] in names}
@@ -51,6 +52,15 @@ def memory_of(pid):
 def forget_peak(pid):
     with open(f'/proc/{pid}/clear_refs', 'w') as file:
         file.write('5')
+
+
+def disk_bytes(directory):
+    total = 0
+    for path, _, files in os.walk(directory):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    return total
 
 
 class Worker:
@@ -200,6 +210,7 @@ class Flotilla(System):
 
 class Etcd(System):
     name = 'etcd'
+    compaction = ()
 
     def start(self):
         ports = [(free_port(), free_port()) for _ in range(self.members)]
@@ -212,7 +223,7 @@ class Etcd(System):
                 '--listen-peer-urls', f'http://127.0.0.1:{peer}',
                 '--initial-advertise-peer-urls', f'http://127.0.0.1:{peer}',
                 '--initial-cluster', cluster, '--log-level', 'error',
-                '--quota-backend-bytes', str(8 << 30))  # by default it stops at 2 GiB
+                '--quota-backend-bytes', str(8 << 30), *self.compaction)  # by default it stops at 2 GiB
             self.servers.append(process.pid)
         self.ports = [client for client, _ in ports]
         self.clients = {}
@@ -254,6 +265,11 @@ class Etcd(System):
         with contextlib.suppress(urllib.error.HTTPError):  # 400: it was compacted there before
             self.post(leader, 'kv/compaction', revision=revision, physical=True)
         time.sleep(0.3)  # its next commit
+
+
+class CompactedEtcd(Etcd):
+    """As it is run for long: it keeps all revisions that no compaction drops."""
+    compaction = ('--auto-compaction-retention', '1m')
 
 
 class Redis(System):
