@@ -237,10 +237,13 @@ def arguments():
                       help='what the machine can do at best, and where our time goes, stage by stage')
     what.add_argument('--memory', action='store_true',
                       help='three members of us and of etcd, 1 M keys, 64 callers of puts: memory and disk each minute')
+    what.add_argument('--scaling', action='store_true',
+                      help='us alone, over the number of keys, members and callers and the size of values')
     parser.add_argument('--rounds', type=int, help='of each system (default 3)')
     parser.add_argument('--seconds', type=float, help='each row runs so long (default 3)')
     parser.add_argument('--minutes', type=float, default=10, help='of --memory (default 10)')
-    parser.add_argument('--keys', type=int, help='that a system is filled with (default 100,000; --memory: 1,000,000)')
+    parser.add_argument('--keys', type=int, help='that a system is filled with (default 100,000; --memory: 1,000,000; '
+                        '--scaling: at most so many, 10,000,000)')
     parser.add_argument('--members', type=int, action='append', choices=sorted(SYSTEMS), help='only these')
     names = ','.join(kind.name for kind in SYSTEMS[1])
     parser.add_argument('--systems', help=f'only these, comma between: {names}')
@@ -255,7 +258,7 @@ def arguments():
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.seconds = options.seconds or (2 if options.quick else 3)
-    options.keys = options.keys or (1_000_000 if options.memory else 100_000)
+    options.keys = options.keys or (1_000_000 if options.memory else 10_000_000 if options.scaling else 100_000)
     options.members = options.members or sorted(SYSTEMS)
     options.systems = options.systems and options.systems.split(',')
     options.rows = options.rows and options.rows.split(',')
@@ -269,6 +272,8 @@ def main():
             return studies.limits(options)
         if options.memory:
             return studies.memory(options)
+        if options.scaling:
+            return studies.scaling(options)
         return compare(options)
 
 

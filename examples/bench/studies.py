@@ -1,12 +1,13 @@
-"""What is measured of us beyond the comparison: limits of the machine, memory over time."""
+"""What is measured of us beyond the comparison: limits of the machine, memory over time, scaling."""
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 
 import plots
-from systems import MIB, CompactedEtcd, FlatLmdb, Flotilla, Lmdb, disk_bytes, memory_of, started
+from systems import MIB, CompactedEtcd, FlatLmdb, Flotilla, Lmdb, disk_bytes, memory_of, processor_seconds, started
 from systems import Worker
 
 
@@ -14,6 +15,15 @@ def save(options, figures):
     if options.json:
         with open(options.json, 'w') as out:
             json.dump(figures, out, indent=1)
+
+
+def table(head, lines):
+    """Columns as wide as their widest entry; the first to the left."""
+    cells = [head, *([entry if isinstance(entry, str) else f'{entry:,.0f}' for entry in line] for line in lines)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    for line in cells:
+        print('  ' + '  '.join(entry.ljust(width) if i == 0 else entry.rjust(width)
+                               for i, (entry, width) in enumerate(zip(line, widths))), flush=True)
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------
@@ -155,3 +165,116 @@ def memory_of_system(system, options):
         slopes[title] = {name: slope(part, name) for name in ('own', 'resident', 'disk')}
         print(f'  MiB a minute, {title}: ' + ', '.join(f'{name} {value:+.1f}' for name, value in slopes[title].items()))
     return {'rate': rate, 'bounds': bounds, 'samples': samples, 'slopes': slopes, **figures}
+
+
+# --- scaling --------------------------------------------------------------------------------------------------------
+
+KEYS = [1_000, 10_000, 100_000, 1_000_000, 10_000_000]
+MEMBERS = [1, 3, 5, 7]
+VALUES = [100, 1 << 10, 16 << 10, 128 << 10, 1 << 20]
+CALLERS = [1, 4, 16, 64, 256, 1024, 4096]
+FILLED = 100_000
+VALUE_BYTES = 256 << 20  # of all keys together, where values are large
+
+
+class Scaling:
+    def __init__(self, options):
+        self.options = options
+        self.begin = time.time()
+        self.figures = []
+
+    def progress(self, what):
+        print(f'{time.time() - self.begin:5.0f} s  {what}', file=sys.stderr, flush=True)
+
+    def run(self, system, study, x, workload, callers, value, keys):
+        before = sum(processor_seconds(pid) for pid in system.servers)
+        figures = system.on('leader').run(workload, callers, self.options.seconds, value, keys)
+        figures['cpu'] = (sum(processor_seconds(pid) for pid in system.servers) - before) / max(
+            figures['all_operations'], 1) * 1000
+        figures |= {'study': study, 'x': x, 'members': system.members, 'workload': workload,
+                    'own_memory': system.memory()['own'], 'disk': disk_bytes(system.directory)}
+        self.figures.append(figures)
+        return figures
+
+    def over_keys(self):
+        print('\nkeys: one member, 64 callers')
+        lines = []
+        for keys in (keys for keys in KEYS if keys <= self.options.keys):
+            self.progress(f'{keys} keys')
+            with started(Flotilla, self.options, 1) as system:
+                filled = system.fill(keys)
+                put, get = (self.run(system, 'keys', keys, workload, 64, 100, keys) for workload in ('put', 'get_local'))
+            lines.append([f'{keys:,}', f'{filled["seconds"]:.1f}', put['rate'], put['p50'], put['p99'], get['rate'],
+                          f'{get["p50"]:.1f}', put['own_memory'], put['disk'] / MIB])
+        table(['keys', 'filled in s', 'puts/s', 'p50 us', 'p99', 'local gets/s', 'p50', 'own MiB', 'disk MiB'], lines)
+
+    def over_members(self):
+        print('\nmembers: 64 callers')
+        lines = []
+        for members in MEMBERS:
+            self.progress(f'{members} members')
+            with started(Flotilla, self.options, members) as system:
+                system.fill(FILLED)
+                put, get = (self.run(system, 'members', members, workload, 64, 100, FILLED) for workload in ('put', 'get'))
+            lines.append([str(members), put['rate'], put['p50'], put['p99'], f'{put["cpu"]:.4f}', get['rate'], get['p50'],
+                          get['p99'], put['own_memory']])
+        table(['members', 'puts/s', 'p50 us', 'p99', 'CPU s/1000', 'gets/s', 'p50', 'p99', 'own MiB'], lines)
+
+    def over_values(self):
+        print('\nvalues: 16 callers')
+        lines = []
+        for members in (1, 3):
+            for value in VALUES:
+                self.progress(f'values of {value} B, {members} members')
+                keys = min(FILLED, VALUE_BYTES // value)
+                with started(Flotilla, self.options, members) as system:
+                    system.fill(keys, value)
+                    put = self.run(system, 'values', value, 'put', 16, value, keys)
+                put['bytes_per_second'] = put['rate'] * value
+                lines.append([f'{value:,} B', str(members), put['rate'], f'{put["bytes_per_second"] / 1e6:.1f}', put['p50'],
+                              put['p99'], f'{put["cpu"]:.4f}', put['own_memory']])
+        table(['values', 'members', 'puts/s', 'MB/s', 'p50 us', 'p99', 'CPU s/1000', 'own MiB'], lines)
+
+    def over_callers(self):
+        print('\ncallers')
+        lines = []
+        for members in (1, 3):
+            with started(Flotilla, self.options, members) as system:
+                system.fill(FILLED)
+                for callers in CALLERS:
+                    self.progress(f'{callers} callers, {members} members')
+                    entries, batches = system.batches()
+                    put = self.run(system, 'callers', callers, 'put', callers, 100, FILLED)
+                    entries, batches = (now - then for now, then in zip(system.batches(), (entries, batches)))
+                    put['batch'] = entries / max(batches, 1)
+                    lines.append([f'{callers:,}', str(members), put['rate'], put['p50'], put['p99'], f'{put["cpu"]:.4f}',
+                                  f'{put["batch"]:.1f}', put['own_memory']])
+        table(['callers', 'members', 'puts/s', 'p50 us', 'p99', 'CPU s/1000', 'batch', 'own MiB'], lines)
+
+    def plot(self, directory):
+        def lines(study, value):
+            found = {}
+            for one in self.figures:
+                if one['study'] == study:
+                    name = one['workload'] if study in ('keys', 'members') else f'members: {one["members"]}'
+                    found.setdefault(name, []).append((one['x'], value(one)))
+            return found
+
+        for study, x, log in (('keys', 'keys', 'xy'), ('members', 'members', ''), ('values', 'bytes of a value', 'xy'),
+                              ('callers', 'callers', 'xy')):
+            plots.curves(f'{directory}/scaling-{study}.svg', f'scaling: {study}', x, 'per second',
+                         lines(study, lambda one: one['rate']), log)
+        plots.curves(f'{directory}/scaling-bytes.svg', 'scaling: values', 'bytes of a value', 'MB per second',
+                     lines('values', lambda one: one['bytes_per_second'] / 1e6), 'xy')
+        plots.curves(f'{directory}/scaling-latency.svg', 'scaling: callers, p99', 'callers', 'milliseconds',
+                     lines('callers', lambda one: one['p99'] / 1000), 'xy')
+
+
+def scaling(options):
+    study = Scaling(options)
+    for part in (study.over_keys, study.over_members, study.over_values, study.over_callers):
+        part()
+    study.progress('done')
+    save(options, study.figures)
+    if options.plot:
+        study.plot(options.plot)
