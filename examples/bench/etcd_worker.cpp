@@ -1,6 +1,8 @@
-// A client of etcd: one connection, all callers' requests on it, one thread.
+// A client of etcd: one connection, all callers' requests on it, one thread. (With 4, 16 and 64 connections, on two
+// processors: puts of 64 callers at 0.98, 0.89 and 0.78 times the rate, of 256 at 0.97, 0.89 and 0.89.)
 //
 //   etcd_worker --endpoint HOST:PORT
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -22,24 +24,25 @@ using namespace etcdserverpb;
 /// A request on its way; deletes itself.
 class Pending {
  public:
-  explicit Pending(Target::Done done) : done_(std::move(done)) {}
+  explicit Pending(Operation& operation) : operation_(operation) {}
   Pending(const Pending&) = delete;
   Pending& operator=(const Pending&) = delete;
   virtual ~Pending() = default;
-  void end(bool ok) { done_(ok && status.ok() && succeeded()); }
+  bool ended(bool ok) const { return ok && status.ok() && succeeded(); }
+  Operation& operation() const { return operation_; }
   virtual bool succeeded() const = 0;
 
   grpc::ClientContext context;
   grpc::Status status;
 
  private:
-  Target::Done done_;
+  Operation& operation_;
 };
 
 template <class Response, class Check>
 class PendingResponse final : public Pending {
  public:
-  PendingResponse(Target::Done done, Check check) : Pending(std::move(done)), check_(std::move(check)) {}
+  PendingResponse(Operation& operation, Check check) : Pending(operation), check_(std::move(check)) {}
   bool succeeded() const override { return check_(response); }
 
   Response response;
@@ -58,7 +61,7 @@ class EtcdTarget final : public Target {
       bool ok = false;
       while (queue_.Next(&tag, &ok)) {
         const std::unique_ptr<Pending> pending(static_cast<Pending*>(tag));
-        pending->end(ok);
+        pending->operation().end(pending->ended(ok));
       }
     });
   }
@@ -70,43 +73,43 @@ class EtcdTarget final : public Target {
   bool offers(Kind) const override { return true; }
   bool blocking(Kind) const override { return false; }
 
-  void start(const Operation& operation, Done done) override {
+  void start(Operation& operation) override {
     switch (operation.kind) {
-      case Kind::put: return put(operation, std::move(done));
+      case Kind::put: return put(operation);
       case Kind::put_ten:
-      case Kind::cas: return txn(operation, std::move(done));
+      case Kind::cas: return txn(operation);
       case Kind::get:
       case Kind::get_local:
-      case Kind::scan: return range(operation, std::move(done));
+      case Kind::scan: return range(operation);
     }
   }
 
  private:
   template <class Response, class Check, class Begin>
-  void ask(Done done, Check check, Begin begin) {
-    auto pending = std::make_unique<PendingResponse<Response, Check>>(std::move(done), std::move(check));
+  void ask(Operation& operation, Check check, Begin begin) {
+    auto pending = std::make_unique<PendingResponse<Response, Check>>(operation, std::move(check));
     pending->reader = begin(&pending->context);
     auto* const mine = pending.release();  // the queue gives it back
     mine->reader->Finish(&mine->response, &mine->status, static_cast<Pending*>(mine));
   }
 
-  void put(const Operation& operation, Done done) {
+  void put(Operation& operation) {
     PutRequest request;
     request.set_key(operation.keys[0]);
-    request.set_value(operation.value);
+    request.set_value(operation.value.data(), operation.value.size());
     ask<PutResponse>(
-        std::move(done), [](const PutResponse&) { return true; },
+        operation, [](const PutResponse&) { return true; },
         [&](grpc::ClientContext* context) { return stub_->AsyncPut(context, request, &queue_); });
   }
 
-  void txn(const Operation& operation, Done done) {
+  void txn(Operation& operation) {
     TxnRequest request;
     if (operation.kind == Kind::cas) {
       Compare* compare = request.add_compare();
       compare->set_result(Compare::EQUAL);
       compare->set_target(Compare::VALUE);
       compare->set_key(operation.keys[0]);
-      compare->set_value(operation.expected);
+      compare->set_value(operation.expected.data(), operation.expected.size());
     }
     // A transaction must not name a key twice.
     for (std::size_t i = 0; i < operation.keys.size(); ++i) {
@@ -115,23 +118,25 @@ class EtcdTarget final : public Target {
       if (std::find(begin, at, *at) != at) continue;
       PutRequest* put = request.add_success()->mutable_request_put();
       put->set_key(*at);
-      put->set_value(operation.value);
+      put->set_value(operation.value.data(), operation.value.size());
     }
     ask<TxnResponse>(
-        std::move(done), [](const TxnResponse& response) { return response.succeeded(); },
+        operation, [](const TxnResponse& response) { return response.succeeded(); },
         [&](grpc::ClientContext* context) { return stub_->AsyncTxn(context, request, &queue_); });
   }
 
-  void range(const Operation& operation, Done done) {
+  void range(Operation& operation) {
     RangeRequest request;
     request.set_key(operation.keys[0]);
     request.set_serializable(operation.kind != Kind::get);
     if (operation.kind == Kind::scan) {
-      request.set_range_end(std::string(1, '\0'));  // to the end
-      request.set_limit(static_cast<std::int64_t>(scan_length));
+      // With a limit alone, version 3.4 looks at all keys to the end.
+      std::string end;
+      set_key(end, number_of(operation.keys[0]) + scan_length);
+      request.set_range_end(end);
     }
     ask<RangeResponse>(
-        std::move(done), [](const RangeResponse& response) { return response.kvs_size() > 0; },
+        operation, [](const RangeResponse& response) { return response.kvs_size() > 0; },
         [&](grpc::ClientContext* context) { return stub_->AsyncRange(context, request, &queue_); });
   }
 

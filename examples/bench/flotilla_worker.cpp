@@ -4,6 +4,8 @@
 //
 // Callers are completions, which begin the next command where the one before ended; with --threads they are threads
 // that wait for futures.
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <optional>
 #include <string>
@@ -33,7 +35,7 @@ struct Settings {
 
 class FlotillaTarget final : public Target {
  public:
-  FlotillaTarget(DB& db, bool threads) : db_(db), threads_(threads) {}
+  FlotillaTarget(DB& db, const Settings& settings) : db_(db), options_(settings.options), threads_(settings.threads) {}
 
   bool offers(Kind) const override { return true; }
   bool blocking(Kind kind) const override { return threads_ || kind == Kind::get_local || kind == Kind::scan; }
@@ -57,44 +59,52 @@ class FlotillaTarget final : public Target {
     add("apply", metrics.apply);
     add("completion", metrics.completion);
     add("command", metrics.command);
-    return out + "}";
+    out += R"(, "options": {)";
+    const auto bound = [&](std::string_view name, std::uint64_t bytes) {
+      out += fmt::format(R"({}"{}": {})", out.back() == '{' ? "" : ", ", name, bytes);
+    };
+    const Options& with = options_;
+    bound("log_cache_bytes", with.log_cache_bytes);
+    bound("pending_bytes_max", with.pending_bytes_max);
+    bound("batch_bytes_max", with.batch_bytes_max);
+    bound("segment_bytes", with.segment_bytes);
+    bound("checkpoint_log_bytes", with.checkpoint_log_bytes);
+    bound("checkpoint_growth_bytes", with.checkpoint_growth_bytes);
+    return out + "}}";
   }
 
-  void start(const Operation& operation, Done done) override {
+  void start(Operation& operation) override {
     switch (operation.kind) {
-      case Kind::put: return command("put", {table, operation.keys[0], operation.value}, std::move(done));
-      case Kind::cas:
-        return command("cas", {table, operation.keys[0], operation.expected, operation.value}, std::move(done));
-      case Kind::put_ten: return put_ten(operation, std::move(done));
-      case Kind::get: return get(operation, std::move(done));
-      case Kind::get_local: return done(found(operation));
-      case Kind::scan: return done(scan(operation));
+      case Kind::put: return command("put", {table, operation.keys[0], operation.value}, operation);
+      case Kind::cas: return command("cas", {table, operation.keys[0], operation.expected, operation.value}, operation);
+      case Kind::put_ten: return put_ten(operation);
+      case Kind::get: return get(operation);
+      case Kind::get_local: return operation.end(found(operation));
+      case Kind::scan: return operation.end(scan(operation));
     }
   }
 
  private:
-  void command(std::string_view name, std::span<const std::string_view> args, Done done) {
-    if (threads_) return done(db_.command(name, args).get().has_value());
-    db_.command(name, args, [done = std::move(done)](const Result<Bytes>& result) { done(result.has_value()); });
+  void command(std::string_view name, std::span<const std::string_view> args, Operation& operation) {
+    if (threads_) return operation.end(db_.command(name, args).get().has_value());
+    db_.command(name, args, [&operation](const Result<Bytes>& result) { operation.end(result.has_value()); });
   }
-  void command(std::string_view name, std::initializer_list<std::string_view> args, Done done) {
-    command(name, std::span(args.begin(), args.size()), std::move(done));
+  void command(std::string_view name, std::initializer_list<std::string_view> args, Operation& operation) {
+    command(name, std::span(args.begin(), args.size()), operation);
   }
 
-  void put_ten(const Operation& operation, Done done) {
+  void put_ten(Operation& operation) {
     std::vector<std::string_view> args{operation.value};
     args.insert(args.end(), operation.keys.begin(), operation.keys.end());
-    command("put_ten", args, std::move(done));
+    command("put_ten", args, operation);
   }
 
-  void get(const Operation& operation, Done done) {
+  void get(Operation& operation) {
     if (threads_) {
       const auto snapshot = db_.read(Consistency::linearizable);
-      return done(snapshot && snapshot->table(table).get(operation.keys[0]));
+      return operation.end(snapshot && snapshot->table(table).get(operation.keys[0]));
     }
-    db_.barrier([this, &operation, done = std::move(done)](const Result<Index>& reached) {
-      done(reached && found(operation));
-    });
+    db_.barrier([this, &operation](const Result<Index>& reached) { operation.end(reached && found(operation)); });
   }
 
   bool found(const Operation& operation) {
@@ -115,6 +125,7 @@ class FlotillaTarget final : public Target {
   }
 
   DB& db_;
+  const Options& options_;
   const bool threads_;
 };
 
@@ -131,8 +142,8 @@ Commands commands() {
 }
 
 Result<void> wait_for_voters(const DB& db, std::size_t count) {
-  const Clock::time_point end = Clock::now() + 30s;
-  while (Clock::now() < end) {
+  const auto end = std::chrono::steady_clock::now() + 30s;
+  while (std::chrono::steady_clock::now() < end) {
     const Status status = db.status();
     const auto voters = std::count_if(status.members.begin(), status.members.end(), [](auto& m) { return m.voter; });
     if (static_cast<std::size_t>(voters) == count && status.leader) return {};
@@ -180,6 +191,6 @@ int main(int count, char** words) {
     fmt::print(stderr, "flotilla_worker: {}\n", ready.error().message());
     return 1;
   }
-  FlotillaTarget target(*db, settings->threads);
+  FlotillaTarget target(*db, *settings);
   return serve(target);
 }

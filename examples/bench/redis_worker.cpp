@@ -75,9 +75,9 @@ class Connection {
     socket_.set_option(tcp::no_delay(true));
   }
 
-  void ask(const Operation& operation, Target::Done done) {
+  void ask(Operation& operation) {
     request_ = request_of(operation);
-    done_ = std::move(done);
+    operation_ = &operation;
     asio::async_write(socket_, asio::buffer(request_), [this](const auto& error, std::size_t) {
       if (error) return end(false);
       read();
@@ -101,13 +101,13 @@ class Connection {
   }
   void end(bool ok) {
     answer_.clear();
-    std::exchange(done_, {})(ok);
+    operation_->end(ok);
   }
 
   tcp::socket socket_;
   std::string request_;
   std::string answer_;
-  Target::Done done_;
+  Operation* operation_ = nullptr;
 };
 
 class RedisTarget final : public Target {
@@ -135,10 +135,8 @@ class RedisTarget final : public Target {
   bool offers(Kind kind) const override { return kind != Kind::scan; }
   bool blocking(Kind) const override { return false; }
 
-  void start(const Operation& operation, Done done) override {
-    asio::dispatch(context_, [this, &operation, done = std::move(done)]() mutable {
-      connections_[operation.caller]->ask(operation, std::move(done));
-    });
+  void start(Operation& operation) override {
+    asio::dispatch(context_, [this, &operation] { connections_[operation.caller]->ask(operation); });
   }
 
  private:

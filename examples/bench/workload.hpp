@@ -4,26 +4,23 @@
 // callers' own. A store that stands still delays few operations and keeps the others from being asked at all, so the
 // upper percentiles are given twice: as measured, and corrected for those that a steady caller would have begun
 // meanwhile.
+//
+// What a caller does besides costs every store alike, and in the process of ours counts as its own: so a caller reuses
+// its keys and values, and what it measures takes the same memory however long it runs.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "latency.hpp"
-#include "random.hpp"
 
 namespace flotilla::bench {
 
 enum class Kind : std::uint8_t {
   put,
   cas,        ///< by the only caller that has this key, so that it succeeds
-  put_ten,    ///< ten keys in one operation, atomic
+  put_ten,    ///< ten keys in one operation, atomic; more of them to fill a store
   get,        ///< linearizable
   get_local,  ///< of what this member, or server, has at the moment
   scan,       ///< 100 pairs in order, as get_local
@@ -33,23 +30,32 @@ constexpr std::size_t keys_at_once = 10;
 constexpr std::size_t scan_length = 100;
 
 /// 16 bytes.
-std::string key_of(std::uint64_t number);
-/// What every key has at first.
-std::string first_value(std::size_t bytes);
+void set_key(std::string& key, std::uint64_t number);
+std::uint64_t number_of(const std::string& key);
+/// How many keys at once fill a store: 100, fewer of large values.
+std::size_t keys_to_fill(std::size_t value_bytes);
 
 struct Operation {
+  Operation() = default;
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+
+  /// Called once by whoever was asked: on any thread, also before start() returns. What follows is then something else.
+  virtual void end(bool ok) = 0;
+
   Kind kind = Kind::put;
   unsigned caller = 0;
-  std::vector<std::string> keys;  ///< one, or keys_at_once
-  std::string value;
-  std::string expected;  ///< of cas
+  std::vector<std::string> keys;  ///< of put_ten several
+  std::string_view value;
+  std::string_view expected;  ///< of cas
+
+ protected:
+  ~Operation() = default;
 };
 
 /// A store as one client process sees it.
 class Target {
  public:
-  using Done = std::function<void(bool ok)>;
-
   Target() = default;
   Target(const Target&) = delete;
   Target& operator=(const Target&) = delete;
@@ -66,8 +72,8 @@ class Target {
   }
   /// Ends before start() returns: each caller gets a thread of its own.
   virtual bool blocking(Kind kind) const = 0;
-  /// `operation` stays as it is until `done`, which is called once: on any thread, also inside.
-  virtual void start(const Operation& operation, Done done) = 0;
+  /// `operation` stays as it is until it ends.
+  virtual void start(Operation& operation) = 0;
   /// Of a member: whether it is the leader.
   virtual bool leads() const { return true; }
   /// What it says of itself, as a JSON value.
@@ -108,11 +114,14 @@ struct Figures {
 };
 
 Figures run(Target& target, const Load& load);
-/// Puts each key once.
+/// Puts each key once, many at a time.
 Figures fill(Target& target, const Load& load);
+/// Puts each record of a file once (`records` writes such files), and ends with the last.
+Figures load_records(Target& target, const std::string& path, unsigned callers);
 
 /// One process of a benchmark: reads lines from standard input, and answers each with one line.
-///   fill KEYS VALUE_BYTES CALLERS
+///   fill KEYS VALUE_BYTES CALLERS                               a JSON object, as run
+///   load FILE CALLERS                                           likewise
 ///   run WORKLOAD CALLERS MILLISECONDS VALUE_BYTES KEYS SEED     a JSON object; {"unsupported": true}
 ///   leads                                                       true or false
 ///   report                                                      a JSON value
