@@ -13,9 +13,9 @@
 #include <fmt/format.h>
 
 #include "base/assert.hpp"
+#include "base/fork.hpp"
 #include "base/log_sink.hpp"
 #include "net/port.hpp"
-#include "node/fork.hpp"
 #include "node/node.hpp"
 #include "node/start.hpp"
 #include "node/thread_executor.hpp"
@@ -219,7 +219,7 @@ class DbImpl {
     return *streams_;
   }
   bool forked() const {
-    return node::fork_generation() != fork_generation_;
+    return flotilla::fork_generation() != fork_generation_;
   }
 
   Result<void> close() {
@@ -447,7 +447,7 @@ class DbImpl {
     streams_.reset();
   }
 
-  const std::uint64_t fork_generation_ = node::fork_generation();
+  const std::uint64_t fork_generation_ = flotilla::fork_generation();
   Options options_;
   node::Started started_;
   std::optional<node::DirectoryLock> lock_;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <thread>
 #include <utility>
 
@@ -55,6 +56,13 @@ Result<void> ensure_directory(const std::filesystem::path& path) {
   std::filesystem::permissions(path, std::filesystem::perms::owner_all, code);
   if (code) return fail(system_error("set the mode of", path, code.value()));
   return {};
+}
+
+/// Some milliseconds old at most, and cheap: each read transaction asks for it.
+std::chrono::nanoseconds coarse_now() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
 std::size_t whole_pages(std::size_t bytes) {
@@ -218,7 +226,6 @@ Result<std::shared_ptr<Environment>> Environment::open(const EnvironmentOptions&
 Environment::Environment(lmdb::Env env, FileClaim claim, const EnvironmentOptions& options)
     : claim_(std::move(claim)),
       env_(std::move(env)),
-      pid_(::getpid()),
       directory_(options.directory),
       readers_max_(options.readers_max) {}
 
@@ -264,7 +271,7 @@ Environment::~Environment() {
 }
 
 bool Environment::forked() const noexcept {
-  return ::getpid() != pid_;
+  return fork_generation() != fork_generation_;
 }
 
 Result<void> Environment::start(Reader& reader) {
@@ -312,7 +319,7 @@ Result<Environment::Snapshot> Environment::begin_read() {
     mdb_txn_reset(reader->txn);
     published_.wait(lock, [this] { return announced_ == 0; });
   }
-  reader->begun = std::chrono::steady_clock::now();
+  reader->begun = coarse_now();
   link(reader.get());
   return Snapshot{reader.release(), catalog_};
 }
@@ -358,7 +365,7 @@ unsigned Environment::readers() const {
 std::chrono::milliseconds Environment::oldest_reader_age() const {
   const std::lock_guard lock(mutex_);
   if (oldest_ == nullptr) return std::chrono::milliseconds{0};
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - oldest_->begun);
+  return std::chrono::duration_cast<std::chrono::milliseconds>(coarse_now() - oldest_->begun);
 }
 
 std::uint64_t Environment::bytes_freed_since(std::size_t first, Counted& counted) const {

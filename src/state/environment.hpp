@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/fork.hpp"
 #include "flotilla/error.hpp"
 #include "flotilla/txn.hpp"
 #include "state/data_file.hpp"
@@ -80,7 +81,7 @@ class Environment : public std::enable_shared_from_this<Environment> {
   /// A read transaction of the pool. Invariant: in use exactly while it is linked into the list of open ones.
   struct Reader {
     MDB_txn* txn = nullptr;
-    std::chrono::steady_clock::time_point begun;
+    std::chrono::nanoseconds begun{};  ///< since an arbitrary origin
     Reader* older = nullptr;
     Reader* newer = nullptr;
   };
@@ -167,7 +168,7 @@ class Environment : public std::enable_shared_from_this<Environment> {
   // Closes before the claim ends: members are destroyed from the last to the first.
   FileClaim claim_;
   lmdb::Env env_;
-  const pid_t pid_;
+  const std::uint64_t fork_generation_ = fork_generation();
   const std::filesystem::path directory_;
   const unsigned readers_max_;
   MDB_dbi reserved_ = 0;

@@ -1,10 +1,10 @@
-#include "node/fork.hpp"
+#include "base/fork.hpp"
 
 #include <pthread.h>
 
 #include <atomic>
 
-namespace flotilla::node {
+namespace flotilla {
 namespace {
 
 std::atomic<std::uint64_t> generation_{0};
@@ -21,4 +21,4 @@ std::uint64_t fork_generation() noexcept {
   return generation_.load(std::memory_order_relaxed);
 }
 
-}  // namespace flotilla::node
+}  // namespace flotilla

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace flotilla::node {
+namespace flotilla {
 
 /// Differs between a process and its forked children. Thread: any.
 std::uint64_t fork_generation() noexcept;
 
-}  // namespace flotilla::node
+}  // namespace flotilla
