@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -24,6 +25,9 @@ constexpr unsigned reserved_readers = 8;
 /// Finished read transactions kept for the next; each holds about 50 KB and a slot.
 constexpr std::size_t idle_readers_max = 64;
 constexpr mode_t file_mode = 0600;
+/// How far the file is kept ahead of what LMDB uses of it: a quarter of that, up to so much.
+constexpr std::uint64_t ahead_bytes_max = 1u << 20;
+constexpr std::size_t extension_bytes = 16u << 10;
 
 /// Claimed files and the process that claimed each: a forked child inherits the map, but not the claims.
 struct Registry {
@@ -58,11 +62,12 @@ Result<void> ensure_directory(const std::filesystem::path& path) {
   return {};
 }
 
-/// Some milliseconds old at most, and cheap: each read transaction asks for it.
-std::chrono::nanoseconds coarse_now() {
+/// Of the steady clock, at most some milliseconds ago, and cheap: each read transaction asks for it.
+std::chrono::steady_clock::time_point just_now() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+  return std::chrono::steady_clock::time_point(std::chrono::seconds(now.tv_sec) +
+                                               std::chrono::nanoseconds(now.tv_nsec));
 }
 
 std::size_t whole_pages(std::size_t bytes) {
@@ -258,6 +263,24 @@ std::uint64_t Environment::used_bytes() const noexcept {
   return (std::uint64_t{info.me_last_pgno} + 1) * stat.ms_psize;
 }
 
+void Environment::extend() noexcept {
+  const std::uint64_t used = used_bytes();
+  const std::uint64_t wanted = used + std::min(used / 4, ahead_bytes_max);
+  if (wanted < extended_bytes_ + extension_bytes) return;
+  static constexpr std::array<char, extension_bytes> zeros{};
+  mdb_filehandle_t file = -1;
+  MDB_envinfo info{};
+  struct stat status {};
+  if (mdb_env_get_fd(env_.get(), &file) != 0 || mdb_env_info(env_.get(), &info) != 0) return;
+  if (::fstat(file, &status) != 0) return;
+  // Only behind its end: nothing of LMDB's is there.
+  extended_bytes_ = static_cast<std::uint64_t>(status.st_size);
+  for (; extended_bytes_ + zeros.size() <= std::min(wanted, info.me_mapsize); extended_bytes_ += zeros.size()) {
+    const auto written = ::pwrite(file, zeros.data(), zeros.size(), static_cast<off_t>(extended_bytes_));
+    if (written != static_cast<ssize_t>(zeros.size())) return;
+  }
+}
+
 Environment::~Environment() {
   if (forked()) {
     // The reader slots, locks and descriptors are the parent's: closing would clear its slots.
@@ -319,7 +342,7 @@ Result<Environment::Snapshot> Environment::begin_read() {
     mdb_txn_reset(reader->txn);
     published_.wait(lock, [this] { return announced_ == 0; });
   }
-  reader->begun = coarse_now();
+  reader->begun = just_now();
   link(reader.get());
   return Snapshot{reader.release(), catalog_};
 }
@@ -365,7 +388,7 @@ unsigned Environment::readers() const {
 std::chrono::milliseconds Environment::oldest_reader_age() const {
   const std::lock_guard lock(mutex_);
   if (oldest_ == nullptr) return std::chrono::milliseconds{0};
-  return std::chrono::duration_cast<std::chrono::milliseconds>(coarse_now() - oldest_->begun);
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - oldest_->begun);
 }
 
 std::uint64_t Environment::bytes_freed_since(std::size_t first, Counted& counted) const {

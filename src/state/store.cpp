@@ -776,6 +776,7 @@ Result<void> Store::Impl::commit(Batch& batch) {
   }
   if (made_tables) env_->publish(batch.state.staged_catalog());
   if (++commits_ % commits_per_sweep == 0) env_->sweep_readers();
+  env_->extend();
   const bool nodes_changed = sessions_.nodes_changed();
   sessions_.committed();
   if (nodes_changed) publish_nodes();

@@ -2,10 +2,13 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <atomic>
 #include <csignal>
+#include <fstream>
+#include <iterator>
 #include <random>
 #include <thread>
 
@@ -307,8 +310,96 @@ TEST_CASE("the file's size and the commands are told") {
   REQUIRE(rig.command("put", {"t", "k", std::string(1'000'000, 'x')}));
   CHECK(rig.store().file_bytes() > before + 900'000);
   CHECK(rig.store().file_bytes() == std::filesystem::file_size(rig.data_file()));
+  // It is ahead of what LMDB uses.
+  std::ifstream file(rig.data_file(), std::ios::binary);
+  file.seekg(-100'000, std::ios::end);
+  CHECK(std::all_of(std::istreambuf_iterator<char>(file), {}, [](char byte) { return byte == 0; }));
   CHECK(rig.store().has_command("put"));
   CHECK_FALSE(rig.store().has_command("nobody"));
+}
+
+namespace {
+
+constexpr std::size_t ahead_map_size = 8u << 20;
+
+/// An environment whose main table gets one row of 3,000 bytes in each transaction.
+struct Growing {
+  TempDir directory;
+  std::filesystem::path file = directory.path() / "state" / "data.mdb";
+  std::shared_ptr<flotilla::state::Environment> env =
+      flotilla::state::Environment::open({directory.path() / "state", ahead_map_size, 8, {}}).value();
+  std::string value = std::string(3000, 'v');
+  MDB_dbi dbi = 0;
+  std::uint64_t rows = 0;
+
+  std::uint64_t bytes() const { return std::filesystem::file_size(file); }
+  bool put() {
+    auto txn = flotilla::state::lmdb::Txn::begin_write(env->handle()).value();
+    std::string key = std::to_string(rows);
+    MDB_val k{key.size(), key.data()};
+    MDB_val v{value.size(), value.data()};
+    int code = mdb_dbi_open(txn.get(), nullptr, 0, &dbi);
+    if (code == 0) code = mdb_put(txn.get(), dbi, &k, &v, 0);
+    if (code != 0 || !txn.commit()) return false;
+    ++rows;
+    return true;
+  }
+  void check_rows() {
+    auto txn = flotilla::state::lmdb::Txn::begin_read(env->handle()).value();
+    for (std::uint64_t number = 0; number < rows; ++number) {
+      std::string key = std::to_string(number);
+      MDB_val k{key.size(), key.data()};
+      MDB_val v{};
+      REQUIRE(mdb_get(txn.get(), dbi, &k, &v) == 0);
+      REQUIRE(std::string_view(static_cast<const char*>(v.mv_data), v.mv_size) == value);
+    }
+  }
+};
+
+}  // namespace
+
+TEST_CASE("the file is kept ahead of what is used of it, behind its end and within its map") {
+  constexpr std::uint64_t piece = 16u << 10;
+  Growing growing;
+  growing.env->extend();
+  CHECK(growing.bytes() < piece);  // a small one has no more than it needs
+  std::uint64_t ahead = 0;
+  while (growing.put()) {
+    growing.env->extend();
+    const std::uint64_t used = growing.env->used_bytes();
+    const std::uint64_t wanted =
+        std::min<std::uint64_t>(used + std::min<std::uint64_t>(used / 4, 1u << 20), ahead_map_size);
+    REQUIRE(growing.bytes() + piece >= wanted);
+    REQUIRE(growing.bytes() <= wanted + piece);
+    REQUIRE(growing.bytes() <= ahead_map_size);
+    ahead = std::max(ahead, growing.bytes() - used);
+  }
+  CHECK(growing.env->used_bytes() + piece > ahead_map_size);  // it ended because it was full
+  CHECK(ahead > 1'000'000);
+  growing.check_rows();
+}
+
+TEST_CASE("where the file cannot be made longer ahead of time, commits go on") {
+  Growing growing;
+  while (growing.env->used_bytes() < 1'000'000) REQUIRE(growing.put());
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit narrow{growing.bytes() + 50'000, before.rlim_max};  // ends within a piece
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &narrow) == 0);
+  growing.env->extend();
+  const bool put = growing.put();
+  growing.env->extend();
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+  std::signal(SIGXFSZ, handler);
+  CHECK(put);
+  CHECK(growing.bytes() == narrow.rlim_cur);
+  for (int more = 0; more < 100; ++more) {
+    REQUIRE(growing.put());
+    growing.env->extend();
+  }
+  CHECK(growing.bytes() > narrow.rlim_cur + 100'000);
+  growing.check_rows();
 }
 
 TEST_CASE("what cannot be opened says why") {
