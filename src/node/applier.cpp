@@ -23,7 +23,7 @@ void Applier::submit(std::vector<raft::Entry> entries) {
   {
     const std::lock_guard lock(mutex_);
     submitted_.push_back({entries.back().index, now});
-    queued_.insert(queued_.end(), std::make_move_iterator(entries.begin()), std::make_move_iterator(entries.end()));
+    std::move(entries.begin(), entries.end(), std::back_inserter(queued_));
     schedule = !std::exchange(scheduled_, true);
   }
   if (schedule) executor_.post([this] { drain(); });

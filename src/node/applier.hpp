@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstddef>
-#include <deque>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -12,6 +11,7 @@
 
 #include "base/executor.hpp"
 #include "base/histogram.hpp"
+#include "base/queue.hpp"
 #include "node/calls.hpp"
 #include "raft/entry.hpp"
 #include "state/directory.hpp"
@@ -77,8 +77,8 @@ class Applier {
   const Limits limits_;
   Events events_;
   std::mutex mutex_;
-  std::deque<raft::Entry> queued_;      // guarded by mutex_
-  std::deque<Submitted> submitted_;     // guarded by mutex_: what is queued, and when that was
+  Queue<raft::Entry> queued_;           // guarded by mutex_
+  Queue<Submitted> submitted_;          // guarded by mutex_: what is queued, and when that was
   bool scheduled_ = false;              // guarded by mutex_
   Progress unreported_;                 // guarded by mutex_
   bool reporting_ = false;              // guarded by mutex_: the loop will look at unreported_

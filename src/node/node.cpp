@@ -467,7 +467,7 @@ void Node::apply_stable() {
   apply_begun_at_ = now;
   const auto end = committed_.begin() + static_cast<std::ptrdiff_t>(count);
   applier_.submit({std::make_move_iterator(committed_.begin()), std::make_move_iterator(end)});
-  committed_.erase(committed_.begin(), end);
+  committed_.erase_front(static_cast<std::size_t>(count));
 }
 
 /// For what is applied here. Then there may be larger batches: a page that many of their commands change is written

@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "base/executor.hpp"
+#include "base/queue.hpp"
 #include "flotilla/db.hpp"
 #include "log/log.hpp"
 #include "net/mux.hpp"
@@ -207,10 +207,10 @@ class Node {
   Space space_;
   Changes changes_;
 
-  std::deque<Unfinished> unfinished_;
+  Queue<Unfinished> unfinished_;
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
-  std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
-  std::deque<Proposed> proposed_;       ///< of a leader, not committed yet
+  Queue<raft::Entry> committed_;        ///< handed out by the core, not yet given to the applier
+  Queue<Proposed> proposed_;            ///< of a leader, not committed yet
   Histogram queue_, quorum_;
   Duration apply_begun_at_{};  ///< when the applier got its newest entries
   Index applied_index_;
