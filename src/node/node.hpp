@@ -117,6 +117,9 @@ class Node {
     std::vector<Reads::Barrier> barriers;
     std::vector<Changes::Request> changes;
     std::vector<Compaction::Done> compactions;
+
+    /// Keeps the memory.
+    void clear() { calls.clear(), barriers.clear(), changes.clear(), compactions.clear(); }
   };
   struct Unfinished {  ///< a Ready that is not durable yet
     std::uint64_t sequence = 0;
@@ -158,7 +161,7 @@ class Node {
   void installed(const state::Applied& received, Result<Applier::Progress> installed);
   void trim_log();
   std::optional<SnapshotSender::Peer> receiver_of_snapshot(NodeId id) const;
-  void applied(Applier::Progress progress);
+  void applied(const Applier::Progress& progress);
   bool take_progress(const Applier::Progress& progress);
   void role_changed();
   void configuration_changed();
@@ -233,6 +236,7 @@ class Node {
 
   std::mutex incoming_mutex_;
   Incoming incoming_;                // guarded by incoming_mutex_
+  Incoming taken_;                   // of the loop; empty, and changes places with incoming_
   bool incoming_scheduled_ = false;  // guarded by incoming_mutex_
 
   mutable std::mutex status_mutex_;
