@@ -23,7 +23,7 @@ void Applier::submit(std::vector<raft::Entry> entries) {
   {
     const std::lock_guard lock(mutex_);
     submitted_.push_back({entries.back().index, now});
-    queued_.insert(queued_.end(), std::make_move_iterator(entries.begin()), std::make_move_iterator(entries.end()));
+    std::move(entries.begin(), entries.end(), std::back_inserter(queued_));
     schedule = !std::exchange(scheduled_, true);
   }
   if (schedule) executor_.post([this] { drain(); });
@@ -87,11 +87,11 @@ Result<void> Applier::apply() {
   if (!outcomes) return fail(outcomes.error());
   const Duration applied = loop_.now();
   apply_.add(applied - begun);
-  Progress progress;
-  progress.applied_index = store_.applied().index;
+  progress_.clear();
+  progress_.applied_index = store_.applied().index;
   auto rest = batch_.begin();
-  for (; rest != batch_.end() && rest->index <= progress.applied_index; ++rest) {
-    progress.bytes += raft::record_bytes(*rest);
+  for (; rest != batch_.end() && rest->index <= progress_.applied_index; ++rest) {
+    progress_.bytes += raft::record_bytes(*rest);
   }
   entries_.fetch_add(static_cast<std::uint64_t>(rest - batch_.begin()), std::memory_order_relaxed);
   batch_.erase(batch_.begin(), rest);
@@ -99,10 +99,10 @@ Result<void> Applier::apply() {
     // Callers may begin their next call at once: not each of these needs a turn of the loop.
     const HoldWakes hold(loop_);
     for (std::size_t told = 0; at != outcomes->end() && told < told_together; ++at, ++told)
-      end_call(*at, applied, progress);
+      end_call(*at, applied, progress_);
   }
-  if (!progress.ended.empty()) completion_.add(loop_.now() - applied);
-  tell(std::move(progress));
+  if (!progress_.ended.empty()) completion_.add(loop_.now() - applied);
+  tell();
   return {};
 }
 
@@ -172,25 +172,25 @@ Result<Applier::Progress> Applier::install_now(state::Directory& directory, cons
   return progress;
 }
 
-void Applier::tell(Progress progress) {
+/// Three sets of vectors go round: one is filled, one waits for the loop, and the loop looks at one.
+void Applier::tell() {
   {
     const std::lock_guard lock(mutex_);
-    unreported_.applied_index = progress.applied_index;
-    unreported_.bytes += progress.bytes;
-
-    std::move(progress.ended.begin(), progress.ended.end(), std::back_inserter(unreported_.ended));
-    std::move(progress.session_outcomes.begin(), progress.session_outcomes.end(),
+    unreported_.applied_index = progress_.applied_index;
+    unreported_.bytes += progress_.bytes;
+    unreported_.ended.insert(unreported_.ended.end(), progress_.ended.begin(), progress_.ended.end());
+    std::move(progress_.session_outcomes.begin(), progress_.session_outcomes.end(),
               std::back_inserter(unreported_.session_outcomes));
     if (std::exchange(reporting_, true)) return;
   }
   loop_.post([this] {
-    Progress all;
+    reported_.clear();
     {
       const std::lock_guard lock(mutex_);
-      all = std::exchange(unreported_, {});
+      std::swap(reported_, unreported_);
       reporting_ = false;
     }
-    events_.applied(std::move(all));
+    events_.applied(reported_);
   });
 }
 

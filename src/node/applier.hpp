@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstddef>
-#include <deque>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -12,6 +11,7 @@
 
 #include "base/executor.hpp"
 #include "base/histogram.hpp"
+#include "base/queue.hpp"
 #include "node/calls.hpp"
 #include "raft/entry.hpp"
 #include "state/directory.hpp"
@@ -31,9 +31,16 @@ class Applier {
     std::uint64_t bytes = 0;                      ///< of the applied entries, in the log
     std::vector<std::uint64_t> ended;             ///< sequences of calls of this process that ended
     std::vector<Result<Bytes>> session_outcomes;  ///< of session entries of this process
+
+    /// Keeps the memory.
+    void clear() {
+      bytes = 0;
+      ended.clear();
+      session_outcomes.clear();
+    }
   };
   struct Events {
-    std::function<void(Progress)> applied;  ///< on the loop
+    std::function<void(const Progress&)> applied;  ///< on the loop
     /// disk_full: what was submitted waits, and retry() tries again; nullopt: it is applied now. On the loop.
     std::function<void(const std::optional<Error>&)> full;
     std::function<void(const Error&)> failed;  ///< on the loop, once: a local fault, apply is over
@@ -68,7 +75,7 @@ class Applier {
   void end_call(state::Outcome& outcome, Duration now, Progress& progress);
   Result<Progress> install_now(state::Directory& directory, const state::Applied& received, bool& half_way);
   void end(const Error& error);
-  void tell(Progress progress);
+  void tell();
 
   Loop& loop_;
   Executor& executor_;
@@ -77,17 +84,19 @@ class Applier {
   const Limits limits_;
   Events events_;
   std::mutex mutex_;
-  std::deque<raft::Entry> queued_;      // guarded by mutex_
-  std::deque<Submitted> submitted_;     // guarded by mutex_: what is queued, and when that was
+  Queue<raft::Entry> queued_;           // guarded by mutex_
+  Queue<Submitted> submitted_;          // guarded by mutex_: what is queued, and when that was
   bool scheduled_ = false;              // guarded by mutex_
   Progress unreported_;                 // guarded by mutex_
   bool reporting_ = false;              // guarded by mutex_: the loop will look at unreported_
   std::atomic<bool> retrying_ = false;  ///< a try is on its way: it may take long
   // Of the apply executor:
   std::vector<raft::Entry> batch_;  ///< not empty between two tasks: the disk was full
+  Progress progress_;               ///< of one batch, until it is told
   bool full_ = false;               ///< told
   bool paused_ = false;
   bool failed_ = false;  ///< told
+  Progress reported_;    ///< of the loop
   Histogram wait_, apply_, completion_, command_;
   std::atomic<std::uint64_t> entries_ = 0;  ///< applied so far
 };

@@ -9,32 +9,26 @@ namespace flotilla::node {
 Result<Calls::Ticket> Calls::begin(std::size_t bytes, Done& done) {
   const std::lock_guard lock(mutex_);
   if (refused_) return fail(*refused_);
-  const bool too_far = next_sequence_ - oldest_ >= outstanding_max;
+  const bool too_far = next_sequence_ - oldest() >= outstanding_max;
   if (too_far || waiting_.size() >= limits_.calls || (bytes_ + bytes > limits_.bytes && !waiting_.empty())) {
     return fail(Errc::overloaded,
                 fmt::format("{} calls with {} bytes are waiting; the command was not sent, try again later",
                             waiting_.size(), bytes_));
   }
-  const std::uint64_t sequence = next_sequence_++;
+  const bool added = waiting_.emplace(next_sequence_, Waiting{std::move(done), bytes});
+  FLOTILLA_ASSERT(added);
   bytes_ += bytes;
-  waiting_.emplace(sequence, Waiting{std::move(done), bytes});
-  ended_.push_back(false);
-  return Ticket{{session_, sequence}, oldest_};
+  return Ticket{{session_, next_sequence_++}, waiting_.first()};
 }
 
 std::optional<Done> Calls::take(std::uint64_t sequence) {
   const std::lock_guard lock(mutex_);
-  const auto at = waiting_.find(sequence);
-  if (at == waiting_.end()) return std::nullopt;
-  FLOTILLA_ASSERT(sequence >= oldest_ && sequence - oldest_ < ended_.size());
-  std::optional<Done> done(std::move(at->second.done));
-  bytes_ -= at->second.bytes;
-  waiting_.erase(at);
-  ended_[sequence - oldest_] = true;
-  while (!ended_.empty() && ended_.front()) {
-    ended_.pop_front();
-    ++oldest_;
-  }
+  Waiting* const waiting = waiting_.find(sequence);
+  if (waiting == nullptr) return std::nullopt;
+  FLOTILLA_ASSERT(sequence < next_sequence_);
+  std::optional<Done> done(std::move(waiting->done));
+  bytes_ -= waiting->bytes;
+  waiting_.erase(sequence);
   return done;
 }
 
@@ -42,10 +36,8 @@ std::vector<Done> Calls::take_all() {
   const std::lock_guard lock(mutex_);
   std::vector<Done> all;
   all.reserve(waiting_.size());
-  for (auto& [sequence, waiting] : waiting_) all.push_back(std::move(waiting.done));
+  waiting_.for_each([&](std::uint64_t, Waiting& waiting) { all.push_back(std::move(waiting.done)); });
   waiting_.clear();
-  ended_.clear();
-  oldest_ = next_sequence_;
   bytes_ = 0;
   return all;
 }

@@ -6,14 +6,13 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <future>
 #include <mutex>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "base/executor.hpp"
+#include "base/window.hpp"
 #include "flotilla/db.hpp"
 #include "flotilla/error.hpp"
 #include "state/payload.hpp"
@@ -81,16 +80,16 @@ class Calls {
     std::size_t bytes;
   };
 
+  /// The smallest sequence that has not ended, or will be next. Requires: mutex_.
+  std::uint64_t oldest() const { return waiting_.empty() ? next_sequence_ : waiting_.first(); }
+
   const std::uint64_t session_;
   const Limits limits_;
   mutable std::mutex mutex_;
   std::optional<Error> refused_;
   std::size_t bytes_ = 0;
   std::uint64_t next_sequence_ = 1;
-  std::unordered_map<std::uint64_t, Waiting> waiting_;
-  /// ended_[i]: whether sequence oldest_ + i has ended; the front is always one that has not.
-  std::deque<bool> ended_;
-  std::uint64_t oldest_ = 1;
+  Window<Waiting> waiting_;
 };
 
 }  // namespace flotilla::node

@@ -59,7 +59,7 @@ Node::Node(Parts parts, NodeOptions options, raft::Restored restored)
                                              "; nothing acknowledged is lost, restart the member when it is mended"));
                        }}),
       applier_(parts.loop, parts.apply_executor, parts.store, parts.calls, options_.batch,
-               {.applied = [this](Applier::Progress progress) { applied(std::move(progress)); },
+               {.applied = [this](const Applier::Progress& progress) { applied(progress); },
                 .full = [this](const auto& why) { full(Space::Writer::state, why); },
                 .failed = [this](const Error& error) { fail_stop(error); }}),
       checkpoints_(parts.loop, parts.apply_executor, parts.checkpoint_executor, parts.store, options_.checkpoints,
@@ -344,10 +344,10 @@ void Node::advance() {
 }
 
 void Node::take_incoming() {
-  Incoming incoming;
+  Incoming incoming = std::exchange(taken_, {});  // what is called below may stop this member, which takes more
   {
     const std::lock_guard lock(incoming_mutex_);
-    incoming = std::exchange(incoming_, {});
+    std::swap(incoming, incoming_);
     incoming_scheduled_ = false;
   }
   const Duration now = parts_.loop.now();
@@ -358,6 +358,8 @@ void Node::take_incoming() {
   for (Reads::Barrier& barrier : incoming.barriers) reads_.add(std::move(barrier), applied_index_);
   for (Changes::Request& change : incoming.changes) changes_.add(std::move(change));
   for (Compaction::Done& compaction : incoming.compactions) compact(std::move(compaction));
+  incoming.clear();
+  taken_ = std::move(incoming);
 }
 
 void Node::place() {
@@ -467,7 +469,7 @@ void Node::apply_stable() {
   apply_begun_at_ = now;
   const auto end = committed_.begin() + static_cast<std::ptrdiff_t>(count);
   applier_.submit({std::make_move_iterator(committed_.begin()), std::make_move_iterator(end)});
-  committed_.erase(committed_.begin(), end);
+  committed_.erase_front(static_cast<std::size_t>(count));
 }
 
 /// For what is applied here. Then there may be larger batches: a page that many of their commands change is written
@@ -485,7 +487,7 @@ void Node::read_log(const raft::LogRead& wanted) {
                    });
 }
 
-void Node::applied(Applier::Progress progress) {
+void Node::applied(const Applier::Progress& progress) {
   // Entries that a snapshot included may be handed to apply after it.
   applied_index_ = std::max(applied_index_, progress.applied_index);
   checkpoints_.applied(progress.bytes);

@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "base/executor.hpp"
+#include "base/queue.hpp"
 #include "flotilla/db.hpp"
 #include "log/log.hpp"
 #include "net/mux.hpp"
@@ -117,6 +117,9 @@ class Node {
     std::vector<Reads::Barrier> barriers;
     std::vector<Changes::Request> changes;
     std::vector<Compaction::Done> compactions;
+
+    /// Keeps the memory.
+    void clear() { calls.clear(), barriers.clear(), changes.clear(), compactions.clear(); }
   };
   struct Unfinished {  ///< a Ready that is not durable yet
     std::uint64_t sequence = 0;
@@ -158,7 +161,7 @@ class Node {
   void installed(const state::Applied& received, Result<Applier::Progress> installed);
   void trim_log();
   std::optional<SnapshotSender::Peer> receiver_of_snapshot(NodeId id) const;
-  void applied(Applier::Progress progress);
+  void applied(const Applier::Progress& progress);
   bool take_progress(const Applier::Progress& progress);
   void role_changed();
   void configuration_changed();
@@ -207,10 +210,10 @@ class Node {
   Space space_;
   Changes changes_;
 
-  std::deque<Unfinished> unfinished_;
+  Queue<Unfinished> unfinished_;
   std::uint64_t durable_sequence_ = 0;  ///< of the newest durable write
-  std::deque<raft::Entry> committed_;   ///< handed out by the core, not yet given to the applier
-  std::deque<Proposed> proposed_;       ///< of a leader, not committed yet
+  Queue<raft::Entry> committed_;        ///< handed out by the core, not yet given to the applier
+  Queue<Proposed> proposed_;            ///< of a leader, not committed yet
   Histogram queue_, quorum_;
   Duration apply_begun_at_{};  ///< when the applier got its newest entries
   Index applied_index_;
@@ -233,6 +236,7 @@ class Node {
 
   std::mutex incoming_mutex_;
   Incoming incoming_;                // guarded by incoming_mutex_
+  Incoming taken_;                   // of the loop; empty, and changes places with incoming_
   bool incoming_scheduled_ = false;  // guarded by incoming_mutex_
 
   mutable std::mutex status_mutex_;

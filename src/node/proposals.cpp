@@ -19,9 +19,13 @@ bool passing(Errc code) {
 
 void Proposals::add(Call call) {
   const std::uint64_t sequence = call.sequence;
-  if (sequence != 0) add_deadline(call.deadline, sequence);
-  const bool added = all_.emplace(sequence, std::move(call)).second;
-  FLOTILLA_ASSERT(added);
+  FLOTILLA_ASSERT(find(sequence) == nullptr);
+  if (sequence == 0) {
+    opening_ = std::move(call);
+  } else {
+    add_deadline(call.deadline, sequence);
+    all_.emplace(sequence, std::move(call));
+  }
   unplaced_.push_back(sequence);
 }
 
@@ -30,9 +34,7 @@ void Proposals::add_deadline(Duration deadline, std::uint64_t sequence) {
   // Calls that ended leave theirs behind; a long timeout must not let them pile up.
   if (deadlines_.size() > 2 * all_.size() + stale_allowed) {
     std::vector<Deadline> live;
-    for (const auto& [number, call] : all_) {
-      if (number != 0) live.emplace_back(call.deadline, number);
-    }
+    all_.for_each([&](std::uint64_t number, const Call& call) { live.emplace_back(call.deadline, number); });
     deadlines_ = decltype(deadlines_)(std::greater<>(), std::move(live));
   }
   deadlines_.emplace(deadline, sequence);
@@ -41,90 +43,87 @@ void Proposals::add_deadline(Duration deadline, std::uint64_t sequence) {
 void Proposals::place_again() {
   unplaced_.clear();
   later_.clear();
-  for (const auto& [sequence, call] : all_) unplaced_.push_back(sequence);
+  if (opening_) unplaced_.push_back(0);
+  all_.for_each([&](std::uint64_t sequence, const Call&) { unplaced_.push_back(sequence); });
 }
 
-std::deque<std::uint64_t> Proposals::sendable() {
-  if (session_open_) return std::exchange(unplaced_, {});
+Proposals::Call* Proposals::find(std::uint64_t sequence) {
+  if (sequence == 0) return opening_ ? &*opening_ : nullptr;
+  return all_.find(sequence);
+}
+
+/// Moves what may be sent to sending_.
+void Proposals::take_sendable() {
+  sending_.clear();
+  if (session_open_) return sending_.swap(unplaced_);
   // Only the opening itself (sequence 0): commands of a session that is not open would be refused by every member.
-  const auto opening = std::find(unplaced_.begin(), unplaced_.end(), 0);
-  if (opening == unplaced_.end()) return {};
-  unplaced_.erase(opening);
-  return {0};
+  if (std::erase(unplaced_, 0) > 0) sending_.push_back(0);
+}
+
+/// What is in sending_ from `first` on was not sent.
+void Proposals::put_back(std::size_t first) {
+  unplaced_.insert(unplaced_.begin(), sending_.begin() + static_cast<std::ptrdiff_t>(first), sending_.end());
+  sending_.clear();
 }
 
 void Proposals::propose(raft::Core& core, std::uint64_t time, const Refuse& refuse) {
-  std::deque<std::uint64_t> sending = sendable();
-  while (!sending.empty()) {
-    const auto at = all_.find(sending.front());
-    if (at == all_.end()) {
-      sending.pop_front();
+  take_sendable();
+  std::size_t at = 0;
+  for (; at < sending_.size(); ++at) {
+    Call* const call = find(sending_[at]);
+    if (call == nullptr) continue;
+    if (auto error = call->sequence == 0 ? std::nullopt : refuse(call->payload.view())) {
+      refused(call->sequence, std::move(*error));
       continue;
     }
-    Call& call = at->second;
-    if (auto error = call.sequence == 0 ? std::nullopt : refuse(call.payload.view())) {
-      refused(call.sequence, std::move(*error));
-      sending.pop_front();
-      continue;
-    }
-    if (const auto position = core.propose(call.type, call.payload, time)) {
-      ++call.attempt;
-      ++call.unsettled_copies;
-    } else if (position.error() == Errc::overloaded && call.unsettled_copies == 0 && call.sequence != 0) {
-      end(call, position.error());
-      all_.erase(at);
+    if (const auto position = core.propose(call->type, call->payload, time)) {
+      ++call->attempt;
+      ++call->unsettled_copies;
+    } else if (position.error() == Errc::overloaded && call->unsettled_copies == 0 && call->sequence != 0) {
+      end(*call, position.error());
     } else {
       break;  // not the leader any more, or later: these stay unplaced
     }
-    sending.pop_front();
   }
-  unplaced_.insert(unplaced_.begin(), sending.begin(), sending.end());
+  put_back(at);
 }
 
 void Proposals::forward(Forwarding& forwarding, Duration now) {
   if (!forwarding.up()) return;
-  const std::deque<std::uint64_t> sending = sendable();
+  take_sendable();
+  std::erase_if(sending_, [this](std::uint64_t sequence) { return find(sequence) == nullptr; });
   std::vector<ForwardedCall> copies;
-  std::vector<std::uint64_t> sequences;
-  for (const std::uint64_t sequence : sending) {
-    const auto at = all_.find(sequence);
-    if (at == all_.end()) continue;
-    Call& call = at->second;
+  copies.reserve(sending_.size());
+  for (const std::uint64_t sequence : sending_) {
+    Call& call = *find(sequence);
     const auto remaining = sequence == 0 ? std::chrono::milliseconds(60'000)
                                          : std::chrono::ceil<std::chrono::milliseconds>(call.deadline - now);
     copies.push_back({sequence, ++call.attempt, call.type, remaining, call.payload});
     ++call.unsettled_copies;
-    sequences.push_back(sequence);
   }
   const std::size_t sent = forwarding.send(copies);
-  for (std::size_t i = sequences.size(); i > sent; --i) {
-    Call& call = all_.at(sequences[i - 1]);
-    --call.unsettled_copies;
-    unplaced_.push_front(sequences[i - 1]);
-  }
+  for (std::size_t at = sent; at < sending_.size(); ++at) --find(sending_[at])->unsettled_copies;
+  put_back(sent);
 }
 
 void Proposals::refused(const std::vector<Refusal>& refusals) {
   for (const Refusal& refusal : refusals) {
-    const auto at = all_.find(refusal.sequence);
-    if (at == all_.end()) continue;
-    Call& call = at->second;
-    if (call.unsettled_copies > 0) --call.unsettled_copies;
-    if (refusal.attempt != call.attempt) continue;  // a newer copy is on its way
-    refused(call.sequence, Error(refusal.code, refusal.message));
+    Call* const call = find(refusal.sequence);
+    if (call == nullptr) continue;
+    if (call->unsettled_copies > 0) --call->unsettled_copies;
+    if (refusal.attempt != call->attempt) continue;  // a newer copy is on its way
+    refused(call->sequence, Error(refusal.code, refusal.message));
   }
 }
 
 /// The newest copy was refused, or was not sent for this reason.
 void Proposals::refused(std::uint64_t sequence, Error error) {
-  const auto at = all_.find(sequence);
-  Call& call = at->second;
+  Call& call = *find(sequence);
   const auto code = static_cast<Errc>(error.code().value());
   if (passing(code) || sequence == 0 || call.unsettled_copies > 0) {
     later_.push_back(sequence);
   } else {
     end(call, std::move(error));
-    all_.erase(at);
   }
 }
 
@@ -134,31 +133,30 @@ void Proposals::forget(const std::vector<std::uint64_t>& sequences) {
 
 void Proposals::session_opened() {
   session_open_ = true;
-  all_.erase(0);
+  opening_.reset();
 }
 
 void Proposals::tick(Duration now, bool leader_known) {
   unplaced_.insert(unplaced_.end(), later_.begin(), later_.end());
   later_.clear();
   while (!deadlines_.empty() && deadlines_.top().first <= now) {
-    const auto at = all_.find(deadlines_.top().second);
+    Call* const call = find(deadlines_.top().second);
     deadlines_.pop();
-    if (at == all_.end()) continue;
-    Call& call = at->second;
-    if (call.unsettled_copies > 0) {
-      end(call, Error(Errc::outcome_unknown, "sent, but not seen applied before the deadline: it may yet take effect"));
+    if (call == nullptr) continue;
+    if (call->unsettled_copies > 0) {
+      end(*call,
+          Error(Errc::outcome_unknown, "sent, but not seen applied before the deadline: it may yet take effect"));
     } else if (leader_known) {
-      end(call, Error(Errc::timeout, "the deadline passed before the command was accepted; it was not applied"));
+      end(*call, Error(Errc::timeout, "the deadline passed before the command was accepted; it was not applied"));
     } else {
-      end(call, Error(Errc::no_leader, "no leader was found before the deadline; the command was not sent"));
+      end(*call, Error(Errc::no_leader, "no leader was found before the deadline; the command was not sent"));
     }
-    all_.erase(at);
   }
 }
 
 void Proposals::end_all(const Error& unsent) {
-  for (auto& [sequence, call] : all_) {
-    if (sequence == 0) continue;
+  while (!all_.empty()) {
+    Call& call = *all_.find(all_.first());
     if (call.unsettled_copies == 0) {
       end(call, unsent);
     } else {
@@ -166,13 +164,17 @@ void Proposals::end_all(const Error& unsent) {
                       fmt::format("{}; the command was sent before, and may yet take effect", unsent.message())));
     }
   }
-  all_.clear();
+  opening_.reset();
   unplaced_.clear();
   later_.clear();
 }
 
+/// Requires: not the opening.
 void Proposals::end(Call& call, Error error) {
-  if (auto done = calls_.take(call.sequence)) (*done)(fail(std::move(error)));
+  const std::uint64_t sequence = call.sequence;
+  FLOTILLA_ASSERT(sequence != 0);
+  all_.erase(sequence);
+  if (auto done = calls_.take(sequence)) (*done)(fail(std::move(error)));
 }
 
 }  // namespace flotilla::node

@@ -7,15 +7,14 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
-#include <map>
 #include <optional>
 #include <queue>
 #include <string_view>
 #include <vector>
 
 #include "base/executor.hpp"
+#include "base/window.hpp"
 #include "node/calls.hpp"
 #include "node/forwarding.hpp"
 #include "raft/core.hpp"
@@ -54,18 +53,24 @@ class Proposals {
   /// Ends everything: `unsent` for calls without an unsettled copy, unknown for the others.
   void end_all(const Error& unsent);
   bool has_unplaced() const { return !unplaced_.empty(); }
-  bool empty() const { return all_.empty(); }
+  bool empty() const { return all_.empty() && !opening_; }
 
  private:
   void add_deadline(Duration deadline, std::uint64_t sequence);
   void end(Call& call, Error error);
   void refused(std::uint64_t sequence, Error error);
-  std::deque<std::uint64_t> sendable();
+  Call* find(std::uint64_t sequence);
+  void take_sendable();
+  void put_back(std::size_t first);
 
   Calls& calls_;
-  std::map<std::uint64_t, Call> all_;
-  std::deque<std::uint64_t> unplaced_;  ///< in order of sending; may name calls that ended
-  std::vector<std::uint64_t> later_;    ///< refused for now; unplaced again at the next tick
+  std::optional<Call> opening_;  ///< of the session: sequence 0
+  /// The others. Calls whose results the loop has not heard of yet are among them, so that they are a few times
+  /// outstanding_max apart at most.
+  Window<Call> all_;
+  std::vector<std::uint64_t> unplaced_;  ///< in order of sending; may name calls that ended
+  std::vector<std::uint64_t> sending_;   ///< taken from unplaced_; empty between two turns
+  std::vector<std::uint64_t> later_;     ///< refused for now; unplaced again at the next tick
   bool session_open_ = false;
   using Deadline = std::pair<Duration, std::uint64_t>;
   std::priority_queue<Deadline, std::vector<Deadline>, std::greater<>> deadlines_;

@@ -55,14 +55,15 @@ std::uint64_t Tail::bytes(Index after, Index through) const {
 std::vector<Entry> Tail::slice(Index first, Index last, std::size_t bytes_max) const {
   FLOTILLA_ASSERT(in_memory(first));
   FLOTILLA_ASSERT(last <= last_index());
-  std::vector<Entry> entries;
+  FLOTILLA_ASSERT(first <= last);
   const std::uint64_t limit = end_of(first.previous()) + bytes_max;
-  for (Index index = first; index <= last; ++index) {
-    const Slot& slot = slots_[slot_of(index)];
-    // Never skip one that does not fit and go on with the next: the slice must be contiguous.
-    if (slot.end > limit && !entries.empty()) break;
-    entries.push_back(slot.entry);
-  }
+  const auto from = slots_.begin() + static_cast<std::ptrdiff_t>(slot_of(first));
+  // Never skip one that does not fit and go on with the next: the slice must be contiguous.
+  const auto to = std::partition_point(from + 1, slots_.begin() + static_cast<std::ptrdiff_t>(slot_of(last)) + 1,
+                                       [&](const Slot& slot) { return slot.end <= limit; });
+  std::vector<Entry> entries;
+  entries.reserve(static_cast<std::size_t>(to - from));
+  for (auto slot = from; slot != to; ++slot) entries.push_back(slot->entry);
   return entries;
 }
 
@@ -77,7 +78,7 @@ void Tail::append(Entry entry) {
 void Tail::truncate(Index last_kept) {
   FLOTILLA_ASSERT(last_kept >= evicted_);
   FLOTILLA_ASSERT(last_kept <= last_index());
-  slots_.resize(static_cast<std::size_t>(last_kept - evicted_));
+  slots_.truncate(static_cast<std::size_t>(last_kept - evicted_));
   while (runs_.back().first > last_kept) runs_.pop_back();
   FLOTILLA_ASSERT(!runs_.empty());
 }

@@ -3,10 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <vector>
 
+#include "base/queue.hpp"
 #include "flotilla/types.hpp"
 #include "raft/entry.hpp"
 
@@ -72,7 +72,7 @@ class Tail {
   /// The run that `index` is in. Requires: index >= known_first_index().
   std::vector<Run>::const_iterator run_of(Index index) const noexcept;
 
-  std::deque<Slot> slots_;
+  Queue<Slot> slots_;
   Index evicted_;  ///< the entry before the first slot
   std::uint64_t evicted_end_ = 0;
   std::uint64_t evicted_time_;

@@ -45,7 +45,7 @@ void Session::store(StoredResult result) {
   // Nearly always at the end: calls reach the log in the order of their numbers unless one is sent again.
   const auto at = std::lower_bound(results.begin(), results.end(), result.sequence, sequence_below);
   FLOTILLA_ASSERT(at == results.end() || at->sequence != result.sequence);
-  results.insert(at, std::move(result));
+  results.insert(static_cast<std::size_t>(at - results.begin()), std::move(result));
 }
 
 void Session::acknowledge(std::uint64_t below) {

@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -15,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/queue.hpp"
 #include "flotilla/error.hpp"
 #include "raft/configuration.hpp"
 #include "state/payload.hpp"
@@ -35,7 +35,7 @@ struct Session {
   NodeId node_id;
   std::uint64_t incarnation = 0;
   std::uint64_t acknowledged_below = 1;
-  std::deque<StoredResult> results;  ///< Invariant: sequences ascend, and none is below acknowledged_below
+  Queue<StoredResult> results;  ///< Invariant: sequences ascend, and none is below acknowledged_below
   // Both without refusals.
   std::size_t count = 0;
   std::size_t bytes = 0;

@@ -599,6 +599,7 @@ Result<void> Store::Impl::apply_range(std::span<const raft::Entry> entries, std:
     auto txn = lmdb::Txn::begin_write(env_->handle());
     if (!txn) return fail(txn.error());
     Batch batch(std::move(*txn), env_->reserved(), env_->catalog(), applied_);
+    batch.outcomes.reserve(entries.size());
     const auto ran = run_and_commit(entries, batch);
     if (!ran && ran.error() != Errc::disk_full) return fail(ran.error());
     if (ran && *ran == Progress::done) {

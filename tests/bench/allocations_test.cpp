@@ -67,7 +67,7 @@ TEST_CASE("no thread allocates more than it did, for each entry of one member") 
   const auto after = counts_by_thread();
   REQUIRE_FALSE(pending.failed);
   for (const auto& [thread, bound] :
-       {std::pair{"flotilla-loop", 2.1}, {"flotilla-apply", 0.7}, {"flotilla-log", 0.1}}) {
+       {std::pair{"flotilla-loop", 0.2}, {"flotilla-apply", 0.23}, {"flotilla-log", 0.1}}) {
     const double per_entry = static_cast<double>(after.at(thread) - before.at(thread)) / (rounds * batch);
     MESSAGE(std::string(thread) << ": " << per_entry << " allocations for each entry, at most " << bound);
     CHECK(per_entry <= bound);
