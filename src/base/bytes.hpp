@@ -19,6 +19,14 @@ class SharedBytes {
     view_ = *owner;
     owner_ = std::move(owner);
   }
+  /// `size` bytes that write(char*) puts there, in one allocation.
+  template <class Write>
+  static SharedBytes of(std::size_t size, Write write) {
+    auto owner = std::make_shared_for_overwrite<char[]>(size);
+    char* const bytes = owner.get();
+    write(bytes);
+    return {std::move(owner), {bytes, size}};
+  }
   /// A slice of a buffer that `owner` keeps alive.
   SharedBytes(std::shared_ptr<const void> owner, std::string_view view) : owner_(std::move(owner)), view_(view) {}
 

@@ -25,30 +25,47 @@ noexcept {
   return value;
 }
 
-/// Appends fields to a string.
-class Encoder {
+/// Appends fields to a string, or to what appends as one does.
+template <class Out>
+class BasicEncoder {
  public:
-  explicit Encoder(std::string& out) : out_(out) {}
+  explicit BasicEncoder(Out& out) : out_(out) {}
   template <class T>
-  requires std::is_unsigned_v<T> Encoder& fixed(T value) {
+  requires std::is_unsigned_v<T> BasicEncoder& fixed(T value) {
     char bytes[sizeof value];
     put_fixed(bytes, value);
     out_.append(bytes, sizeof bytes);
     return *this;
   }
-  Encoder& u8(std::uint8_t value) { return fixed(value); }
-  Encoder& u16(std::uint16_t value) { return fixed(value); }
-  Encoder& u32(std::uint32_t value) { return fixed(value); }
-  Encoder& u64(std::uint64_t value) { return fixed(value); }
-  Encoder& raw(std::string_view bytes) {
+  BasicEncoder& u8(std::uint8_t value) { return fixed(value); }
+  BasicEncoder& u16(std::uint16_t value) { return fixed(value); }
+  BasicEncoder& u32(std::uint32_t value) { return fixed(value); }
+  BasicEncoder& u64(std::uint64_t value) { return fixed(value); }
+  BasicEncoder& raw(std::string_view bytes) {
     out_.append(bytes);
     return *this;
   }
   /// u32 length, then the bytes. Requires: size below 4 GiB.
-  Encoder& bytes(std::string_view bytes) { return u32(static_cast<std::uint32_t>(bytes.size())).raw(bytes); }
+  BasicEncoder& bytes(std::string_view bytes) { return u32(static_cast<std::uint32_t>(bytes.size())).raw(bytes); }
 
  private:
-  std::string& out_;
+  Out& out_;
+};
+using Encoder = BasicEncoder<std::string>;
+
+/// For an encoder: memory that is large enough for all that is appended.
+class Memory {
+ public:
+  explicit Memory(char* to) : end_(to) {}
+  void append(std::string_view bytes) { append(bytes.data(), bytes.size()); }
+  void append(const char* bytes, std::size_t count) {
+    if (count > 0) std::memcpy(end_, bytes, count);
+    end_ += count;
+  }
+  const char* end() const noexcept { return end_; }
+
+ private:
+  char* end_;
 };
 
 /// Reads fields back. Never reads past the end: the first shortfall makes ok() false and all later reads zero or empty.

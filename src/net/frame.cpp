@@ -31,24 +31,28 @@ std::size_t frame_bytes(const Frame& frame) {
 std::vector<SharedBytes> to_wire(Frame frame) {
   const std::size_t length = body_bytes(frame);
   FLOTILLA_ASSERT(length <= UINT32_MAX);
-  std::string header(frame_header_bytes, '\0');
+  char header[frame_header_bytes];
   header[8] = static_cast<char>(frame.type);
-  std::uint32_t crc = crc32c(std::string_view(header).substr(8));
+  std::uint32_t crc = crc32c(std::string_view(header + 8, 1));
   for (const SharedBytes& part : frame.parts) crc = crc32c(part.view(), crc);
-  put_fixed(header.data(), static_cast<std::uint32_t>(length));
-  put_fixed(header.data() + 4, crc);
+  put_fixed(header, static_cast<std::uint32_t>(length));
+  put_fixed(header + 4, crc);
 
   // A short first part joins the header: one buffer less for the socket to gather.
   constexpr std::size_t join_bytes = 1024;
-  std::vector<SharedBytes> wire;
-  std::size_t first = 0;
-  if (!frame.parts.empty() && frame.parts[0].size() <= join_bytes) {
-    header += frame.parts[0].view();
-    first = 1;
+  const bool joins = !frame.parts.empty() && frame.parts[0].size() <= join_bytes;
+  const std::string_view joined = joins ? frame.parts[0].view() : std::string_view();
+  SharedBytes first = SharedBytes::of(sizeof header + joined.size(), [&](char* to) {
+    Memory out(to);
+    out.append(header, sizeof header);
+    out.append(joined);
+  });
+  std::vector<SharedBytes> wire = std::move(frame.parts);
+  if (joins) {
+    wire[0] = std::move(first);
+  } else {
+    wire.insert(wire.begin(), std::move(first));
   }
-  wire.reserve(1 + frame.parts.size() - first);
-  wire.emplace_back(std::move(header));
-  for (std::size_t at = first; at < frame.parts.size(); ++at) wire.push_back(std::move(frame.parts[at]));
   return wire;
 }
 

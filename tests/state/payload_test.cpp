@@ -12,6 +12,7 @@ TEST_CASE("a command comes back as it was encoded") {
   const std::string long_arg(100'000, 'x');
   const std::vector<std::string_view> args{"", "a", std::string_view("\0z", 2), long_arg};
   const std::string bytes = encode_command({7, 9}, 4, "transfer", args);
+  CHECK(share_command({7, 9}, 4, "transfer", args).view() == bytes);
   CHECK(bytes.size() == encoded_command_bytes("transfer", args));
   const auto command = decode_command(bytes);
   REQUIRE(command);

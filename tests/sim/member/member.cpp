@@ -333,10 +333,9 @@ void SimMember::append(const std::string& key, bool fails, Duration timeout) {
   node::Done done(Completion([this, id](Result<Bytes> result) { history_.answer(id, std::move(result)); }));
   const auto ticket = running_->calls.begin(state::encoded_command_bytes(name, args), done);
   if (!ticket) return done(fail(ticket.error()));
-  running_->node->submit(
-      {.sequence = ticket->id.sequence,
-       .payload = SharedBytes(state::encode_command(ticket->id, ticket->acknowledged_below, name, args)),
-       .deadline = running_->threads->loop.now() + timeout});
+  running_->node->submit({.sequence = ticket->id.sequence,
+                          .payload = state::share_command(ticket->id, ticket->acknowledged_below, name, args),
+                          .deadline = running_->threads->loop.now() + timeout});
 }
 
 void SimMember::observe(const std::string& key, std::uint64_t read) {
