@@ -78,7 +78,7 @@ void Tail::append(Entry entry) {
 void Tail::truncate(Index last_kept) {
   FLOTILLA_ASSERT(last_kept >= evicted_);
   FLOTILLA_ASSERT(last_kept <= last_index());
-  slots_.truncate(static_cast<std::size_t>(last_kept - evicted_));
+  slots_.erase(slots_.begin() + static_cast<std::ptrdiff_t>(last_kept - evicted_), slots_.end());
   while (runs_.back().first > last_kept) runs_.pop_back();
   FLOTILLA_ASSERT(!runs_.empty());
 }

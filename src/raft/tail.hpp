@@ -6,7 +6,8 @@
 #include <optional>
 #include <vector>
 
-#include "base/queue.hpp"
+#include <boost/container/deque.hpp>
+
 #include "flotilla/types.hpp"
 #include "raft/entry.hpp"
 
@@ -72,7 +73,8 @@ class Tail {
   /// The run that `index` is in. Requires: index >= known_first_index().
   std::vector<Run>::const_iterator run_of(Index index) const noexcept;
 
-  Queue<Slot> slots_;
+  /// In blocks that stay where they are: a ring would move all of them, some ten milliseconds' worth, when it grows.
+  boost::container::deque<Slot, void, boost::container::deque_options_t<boost::container::block_size<1024>>> slots_;
   Index evicted_;  ///< the entry before the first slot
   std::uint64_t evicted_end_ = 0;
   std::uint64_t evicted_time_;
