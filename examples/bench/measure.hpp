@@ -1,9 +1,10 @@
-// Callers in a closed loop, for benchmarks of one database.
+// Callers in a closed loop, and percentiles, for benchmarks of one database.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -13,9 +14,20 @@
 #include <fmt/format.h>
 
 #include <flotilla/flotilla.hpp>
-#include "latency.hpp"
 
 namespace flotilla::bench {
+
+using Clock = std::chrono::steady_clock;
+using Latencies = std::vector<std::chrono::nanoseconds>;
+
+inline std::chrono::nanoseconds percentile(const Latencies& sorted, double part) {
+  if (sorted.empty()) return {};
+  return sorted[static_cast<std::size_t>(static_cast<double>(sorted.size() - 1) * part)];
+}
+
+inline double microseconds(std::chrono::nanoseconds time) {
+  return static_cast<double>(time.count()) / 1000;
+}
 
 /// One caller: one command after the other, each waited for. Returns the latencies of those that succeeded.
 inline Latencies call_until(DB& db, unsigned caller, std::string_view value, const std::atomic<bool>& stop,
