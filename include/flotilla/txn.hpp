@@ -43,7 +43,12 @@ enum class TableKind : std::uint8_t {
 
 namespace detail {
 class TxnState;     // src/state/txn_state.hpp
+class ReadState;    // a TxnState
 class CursorState;  // owns one LMDB cursor
+struct EndRead {
+  void operator()(ReadState* state) const noexcept;
+};
+using ReadStateOwner = std::unique_ptr<ReadState, EndRead>;
 }  // namespace detail
 
 using KeyValue = std::pair<std::string_view, std::string_view>;
@@ -197,11 +202,11 @@ class ReadTxn {
   /// The first store error met by a read of this transaction (I/O, damage), if any: then answers since were empty.
   const std::optional<Error>& error() const noexcept;
 
-  explicit ReadTxn(std::unique_ptr<detail::TxnState> state);  // made by DB::read()
+  explicit ReadTxn(detail::ReadStateOwner state);  // made by DB::read()
 
  private:
   friend class WriteTxn;
-  std::unique_ptr<detail::TxnState> state_;
+  detail::ReadStateOwner state_;
 };
 
 /// What a command sees. Reads see the command's own writes and those of all commands before it.

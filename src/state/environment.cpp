@@ -16,6 +16,7 @@
 
 #include "base/assert.hpp"
 #include "state/file.hpp"
+#include "state/txn_state.hpp"
 
 namespace flotilla::state {
 namespace {
@@ -286,25 +287,25 @@ Environment::~Environment() {
     // The reader slots, locks and descriptors are the parent's: closing would clear its slots.
     [[maybe_unused]] auto* const left_open = env_.release();
     claim_.forget();
-    return;  // the idle Readers' memory is freed, their transactions are not
+    return;  // the memory of idle readers is freed, their transactions are not
   }
   held_.reset();
   // No reader is open: each keeps this alive.
-  for (const auto& reader : idle_) mdb_txn_abort(reader->txn);
+  for (const auto& reader : idle_) mdb_txn_abort(reader->txn_);
 }
 
 bool Environment::forked() const noexcept {
   return fork_generation() != fork_generation_;
 }
 
-Result<void> Environment::start(Reader& reader) {
-  if (reader.txn != nullptr) {
-    const int code = mdb_txn_renew(reader.txn);
+Result<void> Environment::start(detail::ReadState& reader) {
+  if (reader.txn_ != nullptr) {
+    const int code = mdb_txn_renew(reader.txn_);
     if (code == 0) return {};
-    mdb_txn_abort(std::exchange(reader.txn, nullptr));
+    mdb_txn_abort(std::exchange(reader.txn_, nullptr));
     return fail(lmdb::error_of(code, "renew a read transaction"));
   }
-  if (const int code = begin_reader(&reader.txn); code != 0) {
+  if (const int code = begin_reader(&reader.txn_); code != 0) {
     return fail(lmdb::error_of(code, "begin a read transaction"));
   }
   return {};
@@ -318,49 +319,58 @@ int Environment::begin_reader(MDB_txn** txn) const noexcept {
   return swept > 0 ? mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, txn) : code;
 }
 
-Result<Environment::Snapshot> Environment::begin_read() {
+Result<detail::ReadStateOwner> Environment::begin_read(std::shared_ptr<Environment> environment) {
   // Before the lock: in a child it may be held for ever by a thread that only the parent has.
-  if (forked()) return fail(Error(Errc::forked));
-  std::unique_lock lock(mutex_);
-  if (open_ >= readers_max_) {
-    return fail(Errc::too_many_readers, fmt::format("{} read transactions are open", open_));
+  if (environment->forked()) return fail(Error(Errc::forked));
+  Environment& self = *environment;
+  std::unique_lock lock(self.mutex_);
+  if (self.open_ >= self.readers_max_) {
+    return fail(Errc::too_many_readers, fmt::format("{} read transactions are open", self.open_));
   }
-  std::unique_ptr<Reader> reader;
-  if (idle_.empty()) {
-    reader = std::make_unique<Reader>();
+  std::unique_ptr<detail::ReadState> reader;
+  if (self.idle_.empty()) {
+    reader = std::make_unique<detail::ReadState>();
   } else {
-    reader = std::move(idle_.back());
-    idle_.pop_back();
+    reader = std::move(self.idle_.back());
+    self.idle_.pop_back();
   }
-  ++open_;
+  ++self.open_;
   for (;;) {
-    if (auto started = start(*reader); !started) {
-      --open_;
+    if (auto started = self.start(*reader); !started) {
+      --self.open_;
       return fail(started.error());
     }
-    if (announced_ == 0 || mdb_txn_id(reader->txn) < announced_) break;
-    mdb_txn_reset(reader->txn);
-    published_.wait(lock, [this] { return announced_ == 0; });
+    if (self.announced_ == 0 || mdb_txn_id(reader->txn_) < self.announced_) break;
+    mdb_txn_reset(reader->txn_);
+    self.published_.wait(lock, [&self] { return self.announced_ == 0; });
   }
-  reader->begun = just_now();
-  link(reader.get());
-  return Snapshot{reader.release(), catalog_};
+  reader->begun_ = just_now();
+  self.link(reader.get());
+  if (reader->catalog_ != self.catalog_) reader->catalog_ = self.catalog_;
+  lock.unlock();
+  reader->environment_ = std::move(environment);
+  return detail::ReadStateOwner(reader.release());
 }
 
-void Environment::end_read(Reader* reader) noexcept {
-  if (forked()) return;  // its slot and this lock belong to the parent
-  std::unique_ptr<Reader> owner(reader);
-  mdb_txn_reset(owner->txn);
+void Environment::end_read(std::unique_ptr<detail::ReadState> reader) noexcept {
+  // With the last reader of a file that was replaced the environment goes, and all that is idle with it.
+  const std::shared_ptr<Environment> environment = std::move(reader->environment_);
+  reader->detach_cursors();  // before the transaction ends, as LMDB wants it
+  if (environment->forked()) return;  // its slot and this lock belong to the parent
+  mdb_txn_reset(reader->txn_);
+  reader->fault_.reset();
+  reader->fault_code_ = 0;
+  reader->index_.reset();
   {
-    const std::lock_guard lock(mutex_);
-    unlink(reader);
-    --open_;
-    if (idle_.size() < idle_readers_max) {
-      idle_.push_back(std::move(owner));
+    const std::lock_guard lock(environment->mutex_);
+    environment->unlink(reader.get());
+    --environment->open_;
+    if (environment->idle_.size() < idle_readers_max) {
+      environment->idle_.push_back(std::move(reader));
       return;
     }
   }
-  mdb_txn_abort(owner->txn);
+  mdb_txn_abort(reader->txn_);
 }
 
 void Environment::sweep_readers() noexcept {
@@ -368,16 +378,16 @@ void Environment::sweep_readers() noexcept {
   mdb_reader_check(env_.get(), &swept);  // failing to sweep is no fault: the next one may succeed
 }
 
-void Environment::link(Reader* reader) noexcept {
-  reader->older = newest_;
-  reader->newer = nullptr;
-  (newest_ != nullptr ? newest_->newer : oldest_) = reader;
+void Environment::link(detail::ReadState* reader) noexcept {
+  reader->older_ = newest_;
+  reader->newer_ = nullptr;
+  (newest_ != nullptr ? newest_->newer_ : oldest_) = reader;
   newest_ = reader;
 }
 
-void Environment::unlink(Reader* reader) noexcept {
-  (reader->older != nullptr ? reader->older->newer : oldest_) = reader->newer;
-  (reader->newer != nullptr ? reader->newer->older : newest_) = reader->older;
+void Environment::unlink(detail::ReadState* reader) noexcept {
+  (reader->older_ != nullptr ? reader->older_->newer_ : oldest_) = reader->newer_;
+  (reader->newer_ != nullptr ? reader->newer_->older_ : newest_) = reader->older_;
 }
 
 unsigned Environment::readers() const {
@@ -388,7 +398,7 @@ unsigned Environment::readers() const {
 std::chrono::milliseconds Environment::oldest_reader_age() const {
   const std::lock_guard lock(mutex_);
   if (oldest_ == nullptr) return std::chrono::milliseconds{0};
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - oldest_->begun);
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - oldest_->begun_);
 }
 
 std::uint64_t Environment::bytes_freed_since(std::size_t first, Counted& counted) const {
@@ -407,7 +417,7 @@ std::uint64_t Environment::pinned_bytes() const {
   {
     const std::lock_guard lock(mutex_);
     if (oldest_ == nullptr) return 0;
-    oldest = mdb_txn_id(oldest_->txn);
+    oldest = mdb_txn_id(oldest_->txn_);
   }
   return bytes_freed_since(oldest, pinned_counted_);
 }

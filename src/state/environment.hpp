@@ -76,20 +76,8 @@ struct EnvironmentOptions {
 /// Requires: not this process.
 Result<pid_t> lock_holder(const std::filesystem::path& lock_path);
 
-class Environment : public std::enable_shared_from_this<Environment> {
+class Environment {
  public:
-  /// A read transaction of the pool. Invariant: in use exactly while it is linked into the list of open ones.
-  struct Reader {
-    MDB_txn* txn = nullptr;
-    std::chrono::steady_clock::time_point begun;  ///< or a few milliseconds before
-    Reader* older = nullptr;
-    Reader* newer = nullptr;
-  };
-  struct Snapshot {
-    Reader* reader;
-    std::shared_ptr<const Catalog> catalog;  ///< as of the snapshot: never newer, so every handle in it is good
-  };
-
   /// A read transaction of the member's own, which keeps the pages of its snapshot as they are. Thread: any.
   class Pin {
    public:
@@ -141,8 +129,8 @@ class Environment : public std::enable_shared_from_this<Environment> {
   bool forked() const noexcept;
 
   /// too_many_readers, forked, or an LMDB error.
-  Result<Snapshot> begin_read();
-  void end_read(Reader* reader) noexcept;
+  static Result<detail::ReadStateOwner> begin_read(std::shared_ptr<Environment> environment);
+  static void end_read(std::unique_ptr<detail::ReadState> reader) noexcept;
   /// Frees the slots of processes that died with a read transaction open.
   void sweep_readers() noexcept;
   unsigned readers() const;
@@ -165,12 +153,12 @@ class Environment : public std::enable_shared_from_this<Environment> {
  private:
   Environment(lmdb::Env env, FileClaim claim, const EnvironmentOptions& options);
 
-  Result<void> start(Reader& reader);
+  Result<void> start(detail::ReadState& reader);
   /// LMDB's code.
   int begin_reader(MDB_txn** txn) const noexcept;
 
-  void link(Reader* reader) noexcept;
-  void unlink(Reader* reader) noexcept;
+  void link(detail::ReadState* reader) noexcept;
+  void unlink(detail::ReadState* reader) noexcept;
 
   // Closes before the claim ends: members are destroyed from the last to the first.
   FileClaim claim_;
@@ -183,9 +171,9 @@ class Environment : public std::enable_shared_from_this<Environment> {
 
   mutable std::mutex mutex_;
   std::condition_variable published_;
-  std::vector<std::unique_ptr<Reader>> idle_;
-  Reader* oldest_ = nullptr;
-  Reader* newest_ = nullptr;
+  std::vector<std::unique_ptr<detail::ReadState>> idle_;
+  detail::ReadState* oldest_ = nullptr;
+  detail::ReadState* newest_ = nullptr;
   unsigned open_ = 0;
   std::size_t announced_ = 0;  ///< 0: none
   std::optional<Pin> held_;

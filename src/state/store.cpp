@@ -880,10 +880,9 @@ std::optional<std::vector<Outcome>> Store::remembered(std::uint64_t session) con
 }
 
 Result<ReadTxn> Store::read() {
-  auto env = impl_->env();
-  auto snapshot = env->begin_read();
+  auto snapshot = Environment::begin_read(impl_->env());
   if (!snapshot) return fail(snapshot.error());
-  return ReadTxn(std::make_unique<detail::ReadState>(std::move(env), std::move(*snapshot)));
+  return ReadTxn(std::move(*snapshot));
 }
 
 Result<std::uint64_t> Store::content_hash(const ReadTxn& txn) {

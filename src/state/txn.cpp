@@ -171,8 +171,8 @@ Result<void> WriteTable::clear() {
 
 // --- ReadTxn
 
-ReadTxn::ReadTxn(std::unique_ptr<detail::TxnState> state) : state_(std::move(state)) {
-  FLOTILLA_ASSERT(state_ != nullptr && !state_->writable());
+ReadTxn::ReadTxn(detail::ReadStateOwner state) : state_(std::move(state)) {
+  FLOTILLA_ASSERT(state_ != nullptr);
 }
 ReadTxn::ReadTxn(ReadTxn&&) noexcept = default;
 ReadTxn& ReadTxn::operator=(ReadTxn&&) noexcept = default;
@@ -195,7 +195,7 @@ std::vector<std::string> ReadTxn::tables() const {
 }
 
 Index ReadTxn::index() const noexcept {
-  return static_cast<detail::ReadState&>(*state_).index();
+  return state_->index();
 }
 
 const std::optional<Error>& ReadTxn::error() const noexcept {

@@ -95,22 +95,14 @@ std::uint64_t TxnState::size(MDB_dbi dbi) {
 
 // --- ReadState
 
-ReadState::ReadState(std::shared_ptr<state::Environment> env, state::Environment::Snapshot snapshot)
-    : TxnState(snapshot.reader->txn, std::move(snapshot.catalog)), env_(std::move(env)), reader_(snapshot.reader) {
-  FLOTILLA_ASSERT(env_ != nullptr);
-  FLOTILLA_ASSERT(txn_ != nullptr);
-}
-
-ReadState::~ReadState() {
-  // Before the transaction, as LMDB wants it. In a forked child this frees the child's memory and touches nothing else.
-  detach_cursors();
-  env_->end_read(reader_);
+void EndRead::operator()(ReadState* state) const noexcept {
+  state::Environment::end_read(std::unique_ptr<ReadState>(state));
 }
 
 Index ReadState::index() {
   if (!index_) {
     state::AppliedRow row;
-    const auto bytes = get(env_->reserved(), state::applied_key);
+    const auto bytes = get(environment_->reserved(), state::applied_key);
     if (bytes && state::decode_applied(*bytes, row)) index_ = row.index;
   }
   return index_.value_or(Index{0});

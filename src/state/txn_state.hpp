@@ -3,6 +3,7 @@
 // Thread: that of the transaction; a WriteState belongs to the apply thread.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -59,18 +60,22 @@ class TxnState {
   CursorState* cursors_ = nullptr;  ///< all open ones, linked
 };
 
-/// A snapshot. Its catalog is that of the snapshot, so a table made later reads as absent.
+/// A snapshot, and between two of them an idle one of the environment's pool, which owns its LMDB transaction. Its
+/// catalog is that of the snapshot (never newer, so every handle in it is good): a table made later reads as absent.
 class ReadState final : public TxnState {
  public:
-  ReadState(std::shared_ptr<state::Environment> env, state::Environment::Snapshot snapshot);
-  ~ReadState() override;
+  ReadState() : TxnState(nullptr, nullptr) {}
 
   Index index();
 
  private:
-  std::shared_ptr<state::Environment> env_;
-  state::Environment::Reader* reader_;
+  friend class state::Environment;
+  std::shared_ptr<state::Environment> environment_;  ///< nullptr: idle
   std::optional<Index> index_;
+  // The environment's, guarded by its lock; linked while it is not idle.
+  std::chrono::steady_clock::time_point begun_;  ///< or a few milliseconds before
+  ReadState* older_ = nullptr;
+  ReadState* newer_ = nullptr;
 };
 
 /// The LMDB write transaction of a batch, as one command after another sees it.
