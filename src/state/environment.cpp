@@ -355,7 +355,7 @@ Result<detail::ReadStateOwner> Environment::begin_read(std::shared_ptr<Environme
 void Environment::end_read(std::unique_ptr<detail::ReadState> reader) noexcept {
   // With the last reader of a file that was replaced the environment goes, and all that is idle with it.
   const std::shared_ptr<Environment> environment = std::move(reader->environment_);
-  reader->detach_cursors();  // before the transaction ends, as LMDB wants it
+  reader->detach_cursors();           // before the transaction ends, as LMDB wants it
   if (environment->forked()) return;  // its slot and this lock belong to the parent
   mdb_txn_reset(reader->txn_);
   reader->fault_.reset();
