@@ -21,10 +21,11 @@
 namespace flotilla::state {
 namespace {
 
-/// Slots of the reader table beyond the application's: for the member's own readers and for tools.
-constexpr unsigned reserved_readers = 8;
 /// Finished read transactions kept for the next; each holds about 50 KB and a slot.
-constexpr std::size_t idle_readers_max = 64;
+constexpr unsigned idle_readers_max = 64;
+/// Slots of the reader table beyond the application's: for the member's own readers, for tools, and for those that are
+/// idle while other threads need new ones.
+constexpr unsigned reserved_readers = 8 + idle_readers_max;
 constexpr mode_t file_mode = 0600;
 /// How far the file is kept ahead of what LMDB uses of it: a quarter of that, up to so much.
 constexpr std::uint64_t ahead_bytes_max = 1u << 20;
@@ -230,10 +231,9 @@ Result<std::shared_ptr<Environment>> Environment::open(const EnvironmentOptions&
 }
 
 Environment::Environment(lmdb::Env env, FileClaim claim, const EnvironmentOptions& options)
-    : claim_(std::move(claim)),
-      env_(std::move(env)),
-      directory_(options.directory),
-      readers_max_(options.readers_max) {}
+    : claim_(std::move(claim)), env_(std::move(env)), directory_(options.directory), readers_max_(options.readers_max) {
+  for (Stripe& stripe : stripes_) stripe.idle.reserve(idle_readers_max / stripe_count);
+}
 
 Environment::Pin::~Pin() {
   if (txn_ != nullptr && !environment_->forked()) mdb_txn_abort(txn_);
@@ -291,7 +291,9 @@ Environment::~Environment() {
   }
   held_.reset();
   // No reader is open: each keeps this alive.
-  for (const auto& reader : idle_) mdb_txn_abort(reader->txn_);
+  for (const Stripe& stripe : stripes_) {
+    for (const auto& reader : stripe.idle) mdb_txn_abort(reader->txn_);
+  }
 }
 
 bool Environment::forked() const noexcept {
@@ -319,35 +321,49 @@ int Environment::begin_reader(MDB_txn** txn) const noexcept {
   return swept > 0 ? mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, txn) : code;
 }
 
+std::size_t Environment::stripe_of_this_thread() noexcept {
+  static std::atomic<std::size_t> threads{0};
+  thread_local const std::size_t number = threads.fetch_add(1, std::memory_order_relaxed);
+  return number % stripe_count;
+}
+
 Result<detail::ReadStateOwner> Environment::begin_read(std::shared_ptr<Environment> environment) {
   // Before the lock: in a child it may be held for ever by a thread that only the parent has.
   if (environment->forked()) return fail(Error(Errc::forked));
-  Environment& self = *environment;
-  std::unique_lock lock(self.mutex_);
-  if (self.open_ >= self.readers_max_) {
-    return fail(Errc::too_many_readers, fmt::format("{} read transactions are open", self.open_));
-  }
-  std::unique_ptr<detail::ReadState> reader;
-  if (self.idle_.empty()) {
-    reader = std::make_unique<detail::ReadState>();
-  } else {
-    reader = std::move(self.idle_.back());
-    self.idle_.pop_back();
-  }
-  ++self.open_;
-  for (;;) {
-    if (auto started = self.start(*reader); !started) {
-      --self.open_;
-      return fail(started.error());
+  // Given back unless a reader takes it.
+  struct Place {
+    explicit Place(std::atomic<unsigned>& count) : open(&count) {}
+    ~Place() {
+      if (open != nullptr) open->fetch_sub(1, std::memory_order_relaxed);
     }
-    if (self.announced_ == 0 || mdb_txn_id(reader->txn_) < self.announced_) break;
-    mdb_txn_reset(reader->txn_);
-    self.published_.wait(lock, [&self] { return self.announced_ == 0; });
+    std::atomic<unsigned>* open;
+  } place(environment->open_);
+  if (place.open->fetch_add(1, std::memory_order_relaxed) >= environment->readers_max_) {
+    return fail(Errc::too_many_readers, fmt::format("{} read transactions are open", environment->readers_max_));
   }
-  reader->begun_ = just_now();
-  self.link(reader.get());
-  if (reader->catalog_ != self.catalog_) reader->catalog_ = self.catalog_;
-  lock.unlock();
+  const std::size_t at = stripe_of_this_thread();
+  Stripe& stripe = environment->stripes_[at];
+  std::unique_ptr<detail::ReadState> reader;
+  {
+    std::unique_lock lock(stripe.mutex);
+    if (stripe.idle.empty()) {
+      reader = std::make_unique<detail::ReadState>();
+      reader->stripe_ = at;
+    } else {
+      reader = std::move(stripe.idle.back());
+      stripe.idle.pop_back();
+    }
+    for (;;) {
+      if (auto started = environment->start(*reader); !started) return fail(started.error());
+      if (stripe.announced == 0 || mdb_txn_id(reader->txn_) < stripe.announced) break;
+      mdb_txn_reset(reader->txn_);
+      stripe.published.wait(lock, [&stripe] { return stripe.announced == 0; });
+    }
+    reader->begun_ = just_now();
+    stripe.link(reader.get());
+    if (reader->catalog_ != stripe.catalog) reader->catalog_ = stripe.catalog;
+  }
+  place.open = nullptr;
   reader->environment_ = std::move(environment);
   return detail::ReadStateOwner(reader.release());
 }
@@ -361,16 +377,14 @@ void Environment::end_read(std::unique_ptr<detail::ReadState> reader) noexcept {
   reader->fault_.reset();
   reader->fault_code_ = 0;
   reader->index_.reset();
+  Stripe& stripe = environment->stripes_[reader->stripe_];
   {
-    const std::lock_guard lock(environment->mutex_);
-    environment->unlink(reader.get());
-    --environment->open_;
-    if (environment->idle_.size() < idle_readers_max) {
-      environment->idle_.push_back(std::move(reader));
-      return;
-    }
+    const std::lock_guard lock(stripe.mutex);
+    stripe.unlink(reader.get());
+    if (stripe.idle.size() < idle_readers_max / stripe_count) stripe.idle.push_back(std::move(reader));
   }
-  mdb_txn_abort(reader->txn_);
+  if (reader != nullptr) mdb_txn_abort(reader->txn_);
+  environment->open_.fetch_sub(1, std::memory_order_relaxed);  // last: whoever takes its place finds a slot
 }
 
 void Environment::sweep_readers() noexcept {
@@ -378,27 +392,30 @@ void Environment::sweep_readers() noexcept {
   mdb_reader_check(env_.get(), &swept);  // failing to sweep is no fault: the next one may succeed
 }
 
-void Environment::link(detail::ReadState* reader) noexcept {
-  reader->older_ = newest_;
+void Environment::Stripe::link(detail::ReadState* reader) noexcept {
+  reader->older_ = newest;
   reader->newer_ = nullptr;
-  (newest_ != nullptr ? newest_->newer_ : oldest_) = reader;
-  newest_ = reader;
+  (newest != nullptr ? newest->newer_ : oldest) = reader;
+  newest = reader;
 }
 
-void Environment::unlink(detail::ReadState* reader) noexcept {
-  (reader->older_ != nullptr ? reader->older_->newer_ : oldest_) = reader->newer_;
-  (reader->newer_ != nullptr ? reader->newer_->older_ : newest_) = reader->older_;
+void Environment::Stripe::unlink(detail::ReadState* reader) noexcept {
+  (reader->older_ != nullptr ? reader->older_->newer_ : oldest) = reader->newer_;
+  (reader->newer_ != nullptr ? reader->newer_->older_ : newest) = reader->older_;
 }
 
 unsigned Environment::readers() const {
-  const std::lock_guard lock(mutex_);
-  return open_;
+  return open_.load(std::memory_order_relaxed);
 }
 
 std::chrono::milliseconds Environment::oldest_reader_age() const {
-  const std::lock_guard lock(mutex_);
-  if (oldest_ == nullptr) return std::chrono::milliseconds{0};
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - oldest_->begun_);
+  auto oldest = std::chrono::steady_clock::now();
+  const auto now = oldest;
+  for (const Stripe& stripe : stripes_) {
+    const std::lock_guard lock(stripe.mutex);
+    if (stripe.oldest != nullptr) oldest = std::min(oldest, stripe.oldest->begun_);
+  }
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now - oldest);
 }
 
 std::uint64_t Environment::bytes_freed_since(std::size_t first, Counted& counted) const {
@@ -413,13 +430,14 @@ std::uint64_t Environment::bytes_freed_since(std::size_t first, Counted& counted
 
 std::uint64_t Environment::pinned_bytes() const {
   const std::lock_guard counting(counting_mutex_);
-  std::size_t oldest = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    if (oldest_ == nullptr) return 0;
-    oldest = mdb_txn_id(oldest_->txn_);
+  std::optional<std::size_t> oldest;
+  for (const Stripe& stripe : stripes_) {
+    const std::lock_guard lock(stripe.mutex);
+    if (stripe.oldest == nullptr) continue;
+    const std::size_t txn_id = mdb_txn_id(stripe.oldest->txn_);
+    oldest = std::min(oldest.value_or(txn_id), txn_id);
   }
-  return bytes_freed_since(oldest, pinned_counted_);
+  return oldest ? bytes_freed_since(*oldest, pinned_counted_) : 0;
 }
 
 std::uint64_t Environment::held_bytes() const {
@@ -442,34 +460,41 @@ std::uint64_t Environment::live_bytes() const {
 }
 
 void Environment::announce(std::size_t txn_id) {
-  const std::lock_guard lock(mutex_);
-  FLOTILLA_ASSERT(announced_ == 0);
   FLOTILLA_ASSERT(txn_id > 0);
-  announced_ = txn_id;
+  for (Stripe& stripe : stripes_) {
+    const std::lock_guard lock(stripe.mutex);
+    FLOTILLA_ASSERT(stripe.announced == 0);
+    stripe.announced = txn_id;
+  }
 }
 
 void Environment::publish(std::shared_ptr<const Catalog> catalog) {
   FLOTILLA_ASSERT(catalog != nullptr);
-  {
-    const std::lock_guard lock(mutex_);
-    FLOTILLA_ASSERT(catalog->size() >= catalog_->size());
-    catalog_ = std::move(catalog);
-    announced_ = 0;
+  for (Stripe& stripe : stripes_) {
+    {
+      const std::lock_guard lock(stripe.mutex);
+      FLOTILLA_ASSERT(catalog->size() >= stripe.catalog->size());
+      stripe.catalog = catalog;
+      stripe.announced = 0;
+    }
+    stripe.published.notify_all();
   }
-  published_.notify_all();
 }
 
 void Environment::withdraw() {
-  {
-    const std::lock_guard lock(mutex_);
-    announced_ = 0;
+  for (Stripe& stripe : stripes_) {
+    {
+      const std::lock_guard lock(stripe.mutex);
+      stripe.announced = 0;
+    }
+    stripe.published.notify_all();
   }
-  published_.notify_all();
 }
 
 std::shared_ptr<const Catalog> Environment::catalog() const {
-  const std::lock_guard lock(mutex_);
-  return catalog_;
+  const Stripe& any = stripes_.front();
+  const std::lock_guard lock(any.mutex);
+  return any.catalog;
 }
 
 }  // namespace flotilla::state

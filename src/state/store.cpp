@@ -11,6 +11,7 @@
 #include <mutex>
 #include <new>
 #include <set>
+#include <shared_mutex>
 #include <thread>
 #include <utility>
 
@@ -174,7 +175,7 @@ class Store::Impl {
 
   /// Thread: any.
   std::shared_ptr<Environment> env() const {
-    const std::lock_guard lock(env_mutex_);
+    const std::shared_lock lock(env_mutex_);
     return env_;
   }
   /// The one in use, and those that only their readers still hold.
@@ -234,7 +235,7 @@ class Store::Impl {
   const Commands commands_;
   const LogSink log_sink_;
 
-  mutable std::mutex env_mutex_;
+  mutable std::shared_mutex env_mutex_;
   std::shared_ptr<Environment> env_;                      // written with env_mutex_, by the apply thread
   mutable std::vector<std::weak_ptr<Environment>> past_;  // guarded by env_mutex_
   Checkpoint checkpoint_;                                 // guarded by env_mutex_: of env_

@@ -72,7 +72,8 @@ class ReadState final : public TxnState {
   friend class state::Environment;
   std::shared_ptr<state::Environment> environment_;  ///< nullptr: idle
   std::optional<Index> index_;
-  // The environment's, guarded by its lock; linked while it is not idle.
+  // The environment's, guarded by the stripe's lock; linked while it is not idle.
+  std::size_t stripe_ = 0;
   std::chrono::steady_clock::time_point begun_;  ///< or a few milliseconds before
   ReadState* older_ = nullptr;
   ReadState* newer_ = nullptr;
