@@ -92,6 +92,52 @@ TEST_CASE("snapshots are counted, limited and aged, and a finished one makes roo
   CHECK(rig.store().oldest_reader_age().count() < 10'000);
 }
 
+TEST_CASE("readers that are idle on many threads keep nobody else from reading") {
+  Rig rig(test_commands(), [](StoreOptions& options) { options.readers_max = 2; });
+  int failed = 0;
+  for (int i = 0; i < 40; ++i) {
+    std::thread([&] {
+      const auto one = rig.store().read();
+      const auto another = rig.store().read();
+      if (!one || !another) ++failed;
+    }).join();
+  }
+  CHECK(failed == 0);
+  const ReadTxn one = rig.read();
+  const ReadTxn another = rig.read();
+  CHECK(rig.store().read().error() == Errc::too_many_readers);
+  std::thread([&] { failed += rig.store().read().error() == Errc::too_many_readers ? 0 : 1; }).join();
+  CHECK(failed == 0);
+}
+
+TEST_CASE("the oldest snapshot counts, on whichever thread it and newer ones began") {
+  Rig rig;
+  const std::string value(40'000, 'x');  // pages of its own
+  REQUIRE(rig.command("put", {"t", "k", value}));
+  for (const bool first_here : {true, false}) {
+    CAPTURE(first_here);
+    std::optional<ReadTxn> oldest;
+    std::optional<ReadTxn> newest;
+    const auto begin = [&](std::optional<ReadTxn>& txn, bool here) {
+      if (here) {
+        txn.emplace(rig.read());
+      } else {
+        std::thread([&] { txn.emplace(rig.read()); }).join();
+      }
+    };
+    begin(oldest, first_here);
+    const auto begun = std::chrono::steady_clock::now();
+    for (int i = 0; i < 10; ++i) REQUIRE(rig.command("put", {"t", "k", value}));
+    while (std::chrono::steady_clock::now() - begun < std::chrono::milliseconds(20)) std::this_thread::yield();
+    begin(newest, !first_here);
+    CHECK(rig.store().pinned_bytes() > 9 * value.size());
+    CHECK(rig.store().oldest_reader_age().count() >= 20);
+    oldest.reset();
+    CHECK(rig.store().pinned_bytes() < 2 * value.size());
+    newest.reset();
+  }
+}
+
 TEST_CASE("what an open snapshot keeps from being used again is counted, and no more once it ended (U33)") {
   Rig rig;
   const std::string value(40'000, 'x');  // pages of its own
