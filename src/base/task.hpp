@@ -25,12 +25,14 @@ class Task {
   Task(Task&& other) noexcept { take(other); }
   Task& operator=(Task&& other) noexcept {
     if (this != &other) {
-      reset();
+      const Task before = std::move(*this);  // ends last: `other` may be part of what it captured
       take(other);
     }
     return *this;
   }
-  ~Task() { reset(); }
+  ~Task() {
+    if (type_ != nullptr) type_->end(place_);
+  }
 
   explicit operator bool() const noexcept { return type_ != nullptr; }
   void operator()() { type_->run(place_); }
@@ -71,9 +73,6 @@ class Task {
   void take(Task& other) noexcept {
     type_ = std::exchange(other.type_, nullptr);
     if (type_ != nullptr) type_->move(other.place_, place_);
-  }
-  void reset() noexcept {
-    if (const Type* const type = std::exchange(type_, nullptr); type != nullptr) type->end(place_);
   }
 
   alignas(void*) std::byte place_[place_bytes];

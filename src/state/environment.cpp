@@ -26,6 +26,7 @@ constexpr unsigned idle_readers_max = 64;
 /// Slots of the reader table beyond the application's: for the member's own readers, for tools, and for those that are
 /// idle while other threads need new ones.
 constexpr unsigned reserved_readers = 8 + idle_readers_max;
+static_assert(idle_readers_max % Environment::stripe_count == 0);
 constexpr mode_t file_mode = 0600;
 /// How far the file is kept ahead of what LMDB uses of it: a quarter of that, up to so much.
 constexpr std::uint64_t ahead_bytes_max = 1u << 20;
@@ -328,22 +329,29 @@ std::size_t Environment::stripe_of_this_thread() noexcept {
 }
 
 Result<detail::ReadStateOwner> Environment::begin_read(std::shared_ptr<Environment> environment) {
+  FLOTILLA_ASSERT(environment != nullptr);
   // Before the lock: in a child it may be held for ever by a thread that only the parent has.
   if (environment->forked()) return fail(Error(Errc::forked));
+  // Whoever is refused is never counted: many who try again must not keep each other out.
+  unsigned count = environment->open_.load(std::memory_order_relaxed);
+  do {
+    if (count >= environment->readers_max_) {
+      return fail(Errc::too_many_readers, fmt::format("{} read transactions are open", count));
+    }
+  } while (!environment->open_.compare_exchange_weak(count, count + 1, std::memory_order_acquire,
+                                                     std::memory_order_relaxed));
   // Given back unless a reader takes it.
   struct Place {
-    explicit Place(std::atomic<unsigned>& count) : open(&count) {}
+    explicit Place(std::atomic<unsigned>& counter) : open(&counter) {}
     ~Place() {
       if (open != nullptr) open->fetch_sub(1, std::memory_order_relaxed);
     }
     std::atomic<unsigned>* open;
   } place(environment->open_);
-  if (place.open->fetch_add(1, std::memory_order_relaxed) >= environment->readers_max_) {
-    return fail(Errc::too_many_readers, fmt::format("{} read transactions are open", environment->readers_max_));
-  }
   const std::size_t at = stripe_of_this_thread();
   Stripe& stripe = environment->stripes_[at];
   std::unique_ptr<detail::ReadState> reader;
+  std::shared_ptr<const Catalog> before;  // may be the last to hold a large one: goes without the lock
   {
     std::unique_lock lock(stripe.mutex);
     if (stripe.idle.empty()) {
@@ -361,8 +369,16 @@ Result<detail::ReadStateOwner> Environment::begin_read(std::shared_ptr<Environme
     }
     reader->begun_ = just_now();
     stripe.link(reader.get());
-    if (reader->catalog_ != stripe.catalog) reader->catalog_ = stripe.catalog;
+    if (reader->catalog_ != stripe.catalog) {
+      before = stripe.catalog;
+      reader->catalog_.swap(before);
+    }
   }
+  // Of a Table that outlived its snapshot, which is forbidden: its harm ends there.
+  reader->fault_.reset();
+  reader->fault_code_ = 0;
+  reader->index_.reset();
+  FLOTILLA_ASSERT(reader->environment_ == nullptr);
   place.open = nullptr;
   reader->environment_ = std::move(environment);
   return detail::ReadStateOwner(reader.release());
@@ -371,12 +387,10 @@ Result<detail::ReadStateOwner> Environment::begin_read(std::shared_ptr<Environme
 void Environment::end_read(std::unique_ptr<detail::ReadState> reader) noexcept {
   // With the last reader of a file that was replaced the environment goes, and all that is idle with it.
   const std::shared_ptr<Environment> environment = std::move(reader->environment_);
+  FLOTILLA_ASSERT(environment != nullptr);
   reader->detach_cursors();           // before the transaction ends, as LMDB wants it
   if (environment->forked()) return;  // its slot and this lock belong to the parent
   mdb_txn_reset(reader->txn_);
-  reader->fault_.reset();
-  reader->fault_code_ = 0;
-  reader->index_.reset();
   Stripe& stripe = environment->stripes_[reader->stripe_];
   {
     const std::lock_guard lock(stripe.mutex);
@@ -384,7 +398,9 @@ void Environment::end_read(std::unique_ptr<detail::ReadState> reader) noexcept {
     if (stripe.idle.size() < idle_readers_max / stripe_count) stripe.idle.push_back(std::move(reader));
   }
   if (reader != nullptr) mdb_txn_abort(reader->txn_);
-  environment->open_.fetch_sub(1, std::memory_order_relaxed);  // last: whoever takes its place finds a slot
+  // Last: whoever takes its place finds a slot.
+  [[maybe_unused]] const unsigned count = environment->open_.fetch_sub(1, std::memory_order_release);
+  FLOTILLA_ASSERT(count > 0);
 }
 
 void Environment::sweep_readers() noexcept {
@@ -470,11 +486,12 @@ void Environment::announce(std::size_t txn_id) {
 
 void Environment::publish(std::shared_ptr<const Catalog> catalog) {
   FLOTILLA_ASSERT(catalog != nullptr);
+  std::shared_ptr<const Catalog> before;  // goes without a lock
   for (Stripe& stripe : stripes_) {
     {
       const std::lock_guard lock(stripe.mutex);
       FLOTILLA_ASSERT(catalog->size() >= stripe.catalog->size());
-      stripe.catalog = catalog;
+      before = std::exchange(stripe.catalog, catalog);
       stripe.announced = 0;
     }
     stripe.published.notify_all();

@@ -95,6 +95,10 @@ class Environment {
     MDB_txn* txn_;
   };
 
+  /// Threads that read are spread over so many locks.
+  static constexpr std::size_t stripe_count = 16;
+  static std::size_t stripe_of_this_thread() noexcept;
+
   /// Requires: what is in the file may be opened (checkpoint.hpp). No commit is synced: that is the checkpoints' work.
   /// in_use: another process has it open.
   static Result<std::shared_ptr<Environment>> open(const EnvironmentOptions& options);
@@ -172,8 +176,6 @@ class Environment {
     void link(detail::ReadState* reader) noexcept;
     void unlink(detail::ReadState* reader) noexcept;
   };
-  static constexpr std::size_t stripe_count = 16;
-  static std::size_t stripe_of_this_thread() noexcept;
 
   // Closes before the claim ends: members are destroyed from the last to the first.
   FileClaim claim_;

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -11,7 +12,6 @@
 #include <mutex>
 #include <new>
 #include <set>
-#include <shared_mutex>
 #include <thread>
 #include <utility>
 
@@ -175,8 +175,14 @@ class Store::Impl {
 
   /// Thread: any.
   std::shared_ptr<Environment> env() const {
-    const std::shared_lock lock(env_mutex_);
+    const std::lock_guard lock(env_mutex_);
     return env_;
+  }
+  /// The same for those who read, who must not keep the member waiting, nor each other. Thread: any.
+  std::shared_ptr<Environment> env_for_reading() const {
+    const ReadersEnv& mine = readers_envs_[Environment::stripe_of_this_thread()];
+    const std::lock_guard lock(mine.mutex);
+    return mine.env;
   }
   /// The one in use, and those that only their readers still hold.
   std::vector<std::shared_ptr<Environment>> all_envs() const;
@@ -235,8 +241,14 @@ class Store::Impl {
   const Commands commands_;
   const LogSink log_sink_;
 
-  mutable std::shared_mutex env_mutex_;
-  std::shared_ptr<Environment> env_;                      // written with env_mutex_, by the apply thread
+  mutable std::mutex env_mutex_;
+  std::shared_ptr<Environment> env_;  // written with env_mutex_, by the apply thread
+  /// env_ for some of the threads that read.
+  struct alignas(64) ReadersEnv {
+    mutable std::mutex mutex;
+    std::shared_ptr<Environment> env;
+  };
+  std::array<ReadersEnv, Environment::stripe_count> readers_envs_;
   mutable std::vector<std::weak_ptr<Environment>> past_;  // guarded by env_mutex_
   Checkpoint checkpoint_;                                 // guarded by env_mutex_: of env_
   std::optional<Error> checkpoint_fault_;                 // guarded by env_mutex_: of env_; no other may be tried
@@ -398,6 +410,11 @@ void Store::Impl::use(Loaded loaded) {
     checkpoint_ = std::move(loaded.checkpoint);
     checkpoint_fault_.reset();
     checkpoint_used_bytes_ = env_->used_bytes();
+  }
+  for (ReadersEnv& one : readers_envs_) {
+    std::shared_ptr<Environment> now = env_;
+    const std::lock_guard lock(one.mutex);
+    one.env.swap(now);  // what it was goes with `before` at the earliest
   }
 
   applied_ = std::move(loaded.applied);
@@ -881,7 +898,7 @@ std::optional<std::vector<Outcome>> Store::remembered(std::uint64_t session) con
 }
 
 Result<ReadTxn> Store::read() {
-  auto snapshot = Environment::begin_read(impl_->env());
+  auto snapshot = Environment::begin_read(impl_->env_for_reading());
   if (!snapshot) return fail(snapshot.error());
   return ReadTxn(std::move(*snapshot));
 }

@@ -20,7 +20,12 @@ struct Load {
 template <class Captured>
 void check_life(Captured captured) {
   const auto owner = std::make_shared<int>(0);
-  const auto make = [&] { return Task([owner, captured] { *owner += static_cast<int>(sizeof captured != 0); }); };
+  const auto make = [&] {
+    return Task([owner, captured] {
+      static_cast<void>(captured);
+      ++*owner;
+    });
+  };
   {
     Task task = make();
     CHECK(task);
@@ -74,6 +79,17 @@ TEST_SUITE("base.task") {
     CHECK_FALSE(other);
     other = Task();
     CHECK_FALSE(other);
+  }
+
+  TEST_CASE("a task may be replaced by one that it captured itself") {
+    int ran = 0;
+    auto inner = std::make_shared<Task>([&ran] { ++ran; });
+    Task task = [inner] { (*inner)(); };
+    Task* const part = inner.get();
+    inner.reset();  // the task alone has it now
+    task = std::move(*part);
+    task();
+    CHECK(ran == 1);
   }
 
   TEST_CASE("what can only be moved may be captured, and the task may be moved while nobody runs it") {
