@@ -20,6 +20,12 @@ namespace {
 constexpr std::size_t chunk_bytes_min = 1u << 20;
 constexpr std::size_t chunk_bytes_max = 64u << 20;
 
+/// What is left is removed at the next start.
+void remove_directory(const std::filesystem::path& directory) {
+  std::error_code ignored;
+  if (!directory.empty()) std::filesystem::remove_all(directory, ignored);
+}
+
 }  // namespace
 
 struct Compaction::Run {
@@ -239,18 +245,20 @@ void Compaction::end(std::shared_ptr<Run> run, Result<void> result) {
   parts_.apply.post([run, &applier = parts_.applier] {
     if (run->paused && !run->fault) applier.go_on();
   });
+  // Until apply has told of it, a change-over may still be under way there.
+  std::filesystem::path replaced = result ? std::exchange(run->replaced, {}) : std::filesystem::path();
   // The copy goes after the task on the bulk executor that may be using it.
-  parts_.bulk.post([run, &checkpoint = parts_.checkpoint, &apply = parts_.apply, &directory = parts_.directory] {
+  parts_.bulk.post([run, replaced = std::move(replaced), &checkpoint = parts_.checkpoint, &apply = parts_.apply,
+                    &directory = parts_.directory]() mutable {
     // After a checkpoint that may be on its way there.
-    checkpoint.post([run, &apply, &directory] {
-      std::error_code ignored;
-      if (!run->replaced.empty()) std::filesystem::remove_all(run->replaced, ignored);
+    checkpoint.post([run, replaced = std::move(replaced), &apply, &directory] {
+      remove_directory(replaced);
       apply.post([run, &directory] {
         run->checkpoint.reset();
         run->copy.reset();
         if (run->fault) return;
-        std::error_code unused;
-        std::filesystem::remove_all(run->made, unused);
+        remove_directory(run->made);
+        remove_directory(run->replaced);  // by a change-over that the end did not wait for
         if (run->staged) directory.discard(*run->staged);
       });
     });
