@@ -26,7 +26,7 @@ constexpr unsigned idle_readers_max = 64;
 /// Slots of the reader table beyond the application's: for the member's own readers, for tools, and for those that are
 /// idle while other threads need new ones.
 constexpr unsigned reserved_readers = 8 + idle_readers_max;
-static_assert(idle_readers_max % Environment::stripe_count == 0);
+static_assert(idle_readers_max % stripe_count == 0);
 constexpr mode_t file_mode = 0600;
 /// How far the file is kept ahead of what LMDB uses of it: a quarter of that, up to so much.
 constexpr std::uint64_t ahead_bytes_max = 1u << 20;
@@ -248,13 +248,13 @@ Result<Environment::Pin> Environment::pin() const {
 }
 
 void Environment::hold(Pin pin) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(held_mutex_);
   held_.reset();  // it is safe to let go: what `pin` holds is durable
   held_.emplace(std::move(pin));
 }
 
 void Environment::let_go() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(held_mutex_);
   held_.reset();
 }
 
@@ -322,12 +322,6 @@ int Environment::begin_reader(MDB_txn** txn) const noexcept {
   return swept > 0 ? mdb_txn_begin(env_.get(), nullptr, MDB_RDONLY, txn) : code;
 }
 
-std::size_t Environment::stripe_of_this_thread() noexcept {
-  static std::atomic<std::size_t> threads{0};
-  thread_local const std::size_t number = threads.fetch_add(1, std::memory_order_relaxed);
-  return number % stripe_count;
-}
-
 Result<detail::ReadStateOwner> Environment::begin_read(std::shared_ptr<Environment> environment) {
   FLOTILLA_ASSERT(environment != nullptr);
   // Before the lock: in a child it may be held for ever by a thread that only the parent has.
@@ -374,7 +368,8 @@ Result<detail::ReadStateOwner> Environment::begin_read(std::shared_ptr<Environme
       reader->catalog_.swap(before);
     }
   }
-  // Of a Table that outlived its snapshot, which is forbidden: its harm ends there.
+  // Of the snapshot before; here and not at its end, so that a Table that outlived it, which is forbidden, harms no
+  // other.
   reader->fault_.reset();
   reader->fault_code_ = 0;
   reader->index_.reset();
@@ -460,7 +455,7 @@ std::uint64_t Environment::held_bytes() const {
   const std::lock_guard counting(counting_mutex_);
   std::size_t held = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(held_mutex_);
     if (!held_) return 0;
     held = held_->txn_id();
   }

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "base/fork.hpp"
+#include "base/stripe.hpp"
 #include "flotilla/error.hpp"
 #include "flotilla/txn.hpp"
 #include "state/data_file.hpp"
@@ -95,10 +96,6 @@ class Environment {
     MDB_txn* txn_;
   };
 
-  /// Threads that read are spread over so many locks.
-  static constexpr std::size_t stripe_count = 16;
-  static std::size_t stripe_of_this_thread() noexcept;
-
   /// Requires: what is in the file may be opened (checkpoint.hpp). No commit is synced: that is the checkpoints' work.
   /// in_use: another process has it open.
   static Result<std::shared_ptr<Environment>> open(const EnvironmentOptions& options);
@@ -134,7 +131,7 @@ class Environment {
   /// True in a child that this process forked: nothing here may be touched then, not even to close it.
   bool forked() const noexcept;
 
-  /// too_many_readers, forked, or an LMDB error.
+  /// A snapshot of what `environment` has, which keeps it open. too_many_readers, forked, or an LMDB error.
   static Result<detail::ReadStateOwner> begin_read(std::shared_ptr<Environment> environment);
   static void end_read(std::unique_ptr<detail::ReadState> reader) noexcept;
   /// Frees the slots of processes that died with a read transaction open.
@@ -164,7 +161,7 @@ class Environment {
   int begin_reader(MDB_txn** txn) const noexcept;
 
   /// The read transactions of some of the threads: with one lock for all, many threads read half as much as one.
-  struct alignas(64) Stripe {
+  struct alignas(stripe_alignment) Stripe {
     mutable std::mutex mutex;
     std::condition_variable published;
     std::vector<std::unique_ptr<detail::ReadState>> idle;
@@ -186,8 +183,8 @@ class Environment {
   MDB_dbi reserved_ = 0;
   std::uint64_t extended_bytes_ = 0;  ///< the file's length, as far as extend() knows
 
-  mutable std::mutex mutex_;
-  std::optional<Pin> held_;  // guarded by mutex_
+  mutable std::mutex held_mutex_;
+  std::optional<Pin> held_;  // guarded by held_mutex_
   struct Counted {
     std::size_t first = 0;  ///< transaction whose freed pages were counted, with those of all after it
     std::size_t next = 0;   ///< the first that is not counted yet

@@ -180,7 +180,7 @@ class Store::Impl {
   }
   /// The same for those who read, who must not keep the member waiting, nor each other. Thread: any.
   std::shared_ptr<Environment> env_for_reading() const {
-    const ReadersEnv& mine = readers_envs_[Environment::stripe_of_this_thread()];
+    const ReadersEnv& mine = readers_envs_[stripe_of_this_thread()];
     const std::lock_guard lock(mine.mutex);
     return mine.env;
   }
@@ -244,11 +244,11 @@ class Store::Impl {
   mutable std::mutex env_mutex_;
   std::shared_ptr<Environment> env_;  // written with env_mutex_, by the apply thread
   /// env_ for some of the threads that read.
-  struct alignas(64) ReadersEnv {
+  struct alignas(stripe_alignment) ReadersEnv {
     mutable std::mutex mutex;
     std::shared_ptr<Environment> env;
   };
-  std::array<ReadersEnv, Environment::stripe_count> readers_envs_;
+  std::array<ReadersEnv, stripe_count> readers_envs_;
   mutable std::vector<std::weak_ptr<Environment>> past_;  // guarded by env_mutex_
   Checkpoint checkpoint_;                                 // guarded by env_mutex_: of env_
   std::optional<Error> checkpoint_fault_;                 // guarded by env_mutex_: of env_; no other may be tried
