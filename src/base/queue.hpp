@@ -68,7 +68,8 @@ class Queue {
   /// Requires: not empty().
   void pop_back() {
     FLOTILLA_ASSERT(!empty());
-    truncate(size() - 1);
+    ring_.pop_back();
+    shrink();
   }
   /// Removes the first `count`. Requires: count <= size().
   void erase_front(std::size_t count) {
@@ -76,13 +77,7 @@ class Queue {
     ring_.erase_begin(count);
     shrink();
   }
-  /// Keeps only the first `count`. Requires: count <= size().
-  void truncate(std::size_t count) {
-    FLOTILLA_ASSERT(count <= size());
-    ring_.erase_end(size() - count);
-    shrink();
-  }
-  void clear() { truncate(0); }
+  void clear() { erase_front(size()); }
 
  private:
   /// From a quarter to a half, so that adding and removing cost the same however often they change places.

@@ -119,7 +119,12 @@ class Node {
     std::vector<Compaction::Done> compactions;
 
     /// Keeps the memory.
-    void clear() { calls.clear(), barriers.clear(), changes.clear(), compactions.clear(); }
+    void clear() {
+      calls.clear();
+      barriers.clear();
+      changes.clear();
+      compactions.clear();
+    }
   };
   struct Unfinished {  ///< a Ready that is not durable yet
     std::uint64_t sequence = 0;

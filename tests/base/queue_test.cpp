@@ -36,7 +36,7 @@ void change(Queue<Number>& queue, std::deque<int>& model, std::mt19937& random, 
     }
     case 4: {
       const std::size_t left = model.size() - below(std::min<std::size_t>(model.size(), 20) + 1);
-      queue.truncate(left);
+      while (queue.size() > left) queue.pop_back();
       model.resize(left);
       break;
     }
