@@ -144,7 +144,7 @@ class DbImpl {
     if (!ticket) return done(fail(ticket.error()));
     try {
       node_->submit({.sequence = ticket->id.sequence,
-                     .payload = state::share_command(ticket->id, ticket->acknowledged_below, name, args),
+                     .payload = state::encode_command(ticket->id, ticket->acknowledged_below, name, args),
                      .begun = now,
                      .deadline = deadline(call, now)});
     } catch (...) {  // no memory: the caller hears of it by the exception, and no call is left behind

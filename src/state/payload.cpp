@@ -12,15 +12,6 @@ namespace {
 constexpr std::size_t length_bytes = 4;
 constexpr std::size_t command_header_bytes = 8 + 8 + 8 + length_bytes + length_bytes;
 
-template <class Out>
-void put_command(Out& out, const CallId& call, std::uint64_t acknowledged_below, std::string_view name,
-                 std::span<const std::string_view> args) {
-  BasicEncoder<Out> encoder(out);
-  encoder.u64(call.session).u64(call.sequence).u64(acknowledged_below).bytes(name);
-  encoder.u32(static_cast<std::uint32_t>(args.size()));
-  for (const std::string_view arg : args) encoder.bytes(arg);
-}
-
 }  // namespace
 
 std::size_t encoded_command_bytes(std::string_view name, std::span<const std::string_view> args) {
@@ -29,20 +20,15 @@ std::size_t encoded_command_bytes(std::string_view name, std::span<const std::st
   return bytes;
 }
 
-std::string encode_command(const CallId& call, std::uint64_t acknowledged_below, std::string_view name,
+SharedBytes encode_command(const CallId& call, std::uint64_t acknowledged_below, std::string_view name,
                            std::span<const std::string_view> args) {
-  std::string out;
-  out.reserve(encoded_command_bytes(name, args));
-  put_command(out, call, acknowledged_below, name, args);
-  return out;
-}
-
-SharedBytes share_command(const CallId& call, std::uint64_t acknowledged_below, std::string_view name,
-                          std::span<const std::string_view> args) {
   const std::size_t bytes = encoded_command_bytes(name, args);
   return SharedBytes::of(bytes, [&](char* to) {
     Memory out(to);
-    put_command(out, call, acknowledged_below, name, args);
+    BasicEncoder encoder(out);
+    encoder.u64(call.session).u64(call.sequence).u64(acknowledged_below).bytes(name);
+    encoder.u32(static_cast<std::uint32_t>(args.size()));
+    for (const std::string_view arg : args) encoder.bytes(arg);
     FLOTILLA_ASSERT(out.end() == to + bytes);
   });
 }

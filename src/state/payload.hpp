@@ -34,11 +34,8 @@ struct CommandPayload {
 inline constexpr std::size_t args_max = 65'536;
 
 /// Requires: at most args_max arguments.
-std::string encode_command(const CallId& call, std::uint64_t acknowledged_below, std::string_view name,
+SharedBytes encode_command(const CallId& call, std::uint64_t acknowledged_below, std::string_view name,
                            std::span<const std::string_view> args);
-/// The same, in one allocation.
-SharedBytes share_command(const CallId& call, std::uint64_t acknowledged_below, std::string_view name,
-                          std::span<const std::string_view> args);
 /// The bytes encode_command would make.
 std::size_t encoded_command_bytes(std::string_view name, std::span<const std::string_view> args);
 /// nullopt: malformed. At most 65,536 arguments.

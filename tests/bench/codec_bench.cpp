@@ -28,7 +28,7 @@ void encode_command(benchmark::State& state) {
   std::uint64_t sequence = 0;
   for (auto _ : state) {
     ++sequence;
-    benchmark::DoNotOptimize(state::share_command({1, sequence}, sequence, "put", args));
+    benchmark::DoNotOptimize(state::encode_command({1, sequence}, sequence, "put", args));
   }
   count(state, 1, state::encoded_command_bytes("put", args));
 }

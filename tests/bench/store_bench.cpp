@@ -79,7 +79,7 @@ class StoreSide {
       const std::uint64_t acknowledged = sequence_ > unacknowledged ? sequence_ - unacknowledged : 0;
       entries.push_back(entry(raft::EntryType::command, i + 1));
       entries.back().payload =
-          SharedBytes(state::encode_command({with_session ? session : 0, sequence_}, acknowledged, "put", args));
+          state::encode_command({with_session ? session : 0, sequence_}, acknowledged, "put", args);
     }
     const double seconds = timed([&] {
       const auto outcomes = store_->apply(entries);

@@ -118,7 +118,7 @@ std::string encode_work(std::uint64_t session, std::uint64_t sequence, std::uint
   const std::string text = std::to_string(number);
   const std::string filler = value_of(number, filler_bytes);
   const std::string_view args[] = {text, filler};
-  return flotilla::state::encode_command({session, sequence}, acknowledged_below, "work", args);
+  return std::string(flotilla::state::encode_command({session, sequence}, acknowledged_below, "work", args).view());
 }
 
 // ---- the model

@@ -27,8 +27,8 @@ std::unique_ptr<state::Store> open(const std::filesystem::path& directory) {
   return state::Store::open(options, test::test_commands()).value();
 }
 
-raft::Entry entry_of(std::uint64_t index, raft::EntryType type, std::string payload) {
-  return {.term = Term{1}, .index = Index{index}, .type = type, .payload = SharedBytes(std::move(payload))};
+raft::Entry entry_of(std::uint64_t index, raft::EntryType type, SharedBytes payload) {
+  return {.term = Term{1}, .index = Index{index}, .type = type, .payload = std::move(payload)};
 }
 
 raft::Entry append(std::uint64_t index, std::uint64_t sequence, std::string_view text) {
@@ -42,10 +42,10 @@ state::Applied receive_snapshot(state::Directory& directory) {
   const auto store = open(other / "state");
   raft::Configuration configuration;
   configuration.members.push_back({NodeId{1}, "here", true});
-  REQUIRE(
-      store->apply(std::vector{entry_of(1, raft::EntryType::configuration, raft::encode(configuration)),
-                               entry_of(2, raft::EntryType::session, state::encode_session({NodeId{1}, 1, session})),
-                               append(3, 1, "a"), append(4, 2, "b")}));
+  REQUIRE(store->apply(
+      std::vector{entry_of(1, raft::EntryType::configuration, SharedBytes(raft::encode(configuration))),
+                  entry_of(2, raft::EntryType::session, SharedBytes(state::encode_session({NodeId{1}, 1, session}))),
+                  append(3, 1, "a"), append(4, 2, "b")}));
   const auto copy = store->copy(other / "copy").value();
   auto writer = state::SnapshotWriter::create({directory.incoming(), copy.bytes(), copy.hash(), false}).value();
   REQUIRE(writer.write(copy.read(0, copy.bytes()).value()));
@@ -90,7 +90,7 @@ TEST_CASE("of a batch that a full disk takes a part of, the rest is applied once
                   {.applied = [](const auto&) {},
                    .full = [&](const std::optional<Error>& why) { full.push_back(why.has_value()); },
                    .failed = [](const Error& error) { FAIL(error.message()); }});
-  applier.submit({entry_of(1, raft::EntryType::session, state::encode_session({NodeId{1}, 1, session})),
+  applier.submit({entry_of(1, raft::EntryType::session, SharedBytes(state::encode_session({NodeId{1}, 1, session}))),
                   append(2, 1, "a"), append(3, 2, "b"), append(4, 3, "c")});
   transaction_is_full_in = 2;  // so that it takes two
   commits_left = 1;
@@ -144,8 +144,8 @@ TEST_CASE("a fault of apply is told once, with its reason, and apply is over (G3
   Applier applier(
       loop, loop, *store, calls, {1, 1000},
       {.applied = [](Applier::Progress) {}, .failed = [&](const Error& error) { faults.push_back(error); }});
-  const std::string unknown = state::encode_command({session, 1}, 0, "nobody has it", {});
-  applier.submit({entry_of(1, raft::EntryType::session, state::encode_session({NodeId{1}, 1, session})),
+  const SharedBytes unknown = state::encode_command({session, 1}, 0, "nobody has it", {});
+  applier.submit({entry_of(1, raft::EntryType::session, SharedBytes(state::encode_session({NodeId{1}, 1, session}))),
                   entry_of(2, raft::EntryType::command, unknown), append(3, 2, "a")});
   scheduler.run_for(std::chrono::seconds(1));
   applier.submit({append(4, 3, "b")});

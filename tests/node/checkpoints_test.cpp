@@ -36,7 +36,7 @@ class Rig {
     raft::Entry entry{.term = Term{1},
                       .index = Index{index},
                       .type = raft::EntryType::command,
-                      .payload = SharedBytes(state::encode_command({}, 0, "put", args))};
+                      .payload = state::encode_command({}, 0, "put", args)};
     REQUIRE(store_->apply({&entry, 1}));
     checkpoints_->applied(log_bytes);
   }

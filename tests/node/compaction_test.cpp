@@ -203,7 +203,7 @@ raft::Entry put_entry(std::uint64_t index) {
   raft::Entry entry{.term = Term{1},
                     .index = Index{index},
                     .type = raft::EntryType::command,
-                    .payload = SharedBytes(state::encode_command({}, 0, "put", args))};
+                    .payload = state::encode_command({}, 0, "put", args)};
   raft::seal(entry);
   return entry;
 }

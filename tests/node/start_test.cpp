@@ -106,7 +106,7 @@ TEST_CASE("a lone voter's start applies all that its log holds, also what no com
     raft::Entry entry{.term = first.log->recovered().last_term,
                       .index = first.log->last_index().next(),
                       .type = raft::EntryType::command,
-                      .payload = SharedBytes(state::encode_command({}, 0, "put", args))};
+                      .payload = state::encode_command({}, 0, "put", args)};
     raft::seal(entry);
     last = entry.index;
     const log::Log::Write write{std::nullopt, {&entry, 1}, {}};

@@ -27,8 +27,8 @@ TEST_CASE("a forwarded call that is late, malformed or unknown to a voter is ref
   forwarding.set_leader(&to);
   REQUIRE(members.scheduler.run_until([&] { return forwarding.up(); }, 5s));
   const std::string_view args[] = {"list", "1"};
-  const SharedBytes good(state::encode_command({7, 1}, 0, "append", args));
-  const SharedBytes unknown(state::encode_command({7, 1}, 0, "nobody has it", args));
+  const SharedBytes good = state::encode_command({7, 1}, 0, "append", args);
+  const SharedBytes unknown = state::encode_command({7, 1}, 0, "nobody has it", args);
   const Index last = leader->status().last_index;
   forwarding.send({{.sequence = 1, .attempt = 1, .remaining = 0ms, .payload = good},
                    {.sequence = 2, .attempt = 1, .remaining = 1s, .payload = SharedBytes("no command")},

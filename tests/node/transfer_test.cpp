@@ -55,7 +55,7 @@ struct Place {
         const std::string value(bytes, 'x');
         const std::string_view args[] = {key, value};
         entry.type = raft::EntryType::command;
-        entry.payload = SharedBytes(state::encode_command({}, 0, "put", args));
+        entry.payload = state::encode_command({}, 0, "put", args);
       }
       REQUIRE(store->apply({&entry, 1}));
     }

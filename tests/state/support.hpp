@@ -96,7 +96,8 @@ inline Entry entry_of(EntryType type, std::uint64_t index, std::string payload, 
 
 inline Entry command_entry(std::uint64_t index, std::string_view name, std::vector<std::string_view> args,
                            CallId call = {}, std::uint64_t acknowledged_below = 0) {
-  return entry_of(EntryType::command, index, flotilla::state::encode_command(call, acknowledged_below, name, args));
+  const auto payload = flotilla::state::encode_command(call, acknowledged_below, name, args);
+  return entry_of(EntryType::command, index, std::string(payload.view()));
 }
 
 inline Entry session_entry(std::uint64_t index, std::uint64_t node, std::uint64_t incarnation, std::uint64_t session) {

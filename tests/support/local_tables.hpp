@@ -25,7 +25,7 @@ class LocalTables {
     options.map_size = std::size_t{1} << 30;
     options.sync = false;
     store_ = std::move(state::Store::open(options, std::move(commands)).value());
-    apply(raft::EntryType::session, state::encode_session({NodeId{1}, 1, session}));
+    apply(raft::EntryType::session, SharedBytes(state::encode_session({NodeId{1}, 1, session})));
   }
 
   Result<Bytes> run(std::string_view name, std::vector<std::string_view> args) {
@@ -39,13 +39,13 @@ class LocalTables {
  private:
   static constexpr std::uint64_t session = 7;
 
-  std::vector<state::Outcome> apply(raft::EntryType type, std::string payload) {
+  std::vector<state::Outcome> apply(raft::EntryType type, SharedBytes payload) {
     raft::Entry entry;
     entry.term = Term{1};
     entry.index = ++index_;
     entry.type = type;
     entry.time = index_.value;
-    entry.payload = SharedBytes(std::move(payload));
+    entry.payload = std::move(payload);
     raft::seal(entry);
     return store_->apply({&entry, 1}).value();
   }

@@ -334,7 +334,7 @@ void SimMember::append(const std::string& key, bool fails, Duration timeout) {
   const auto ticket = running_->calls.begin(state::encoded_command_bytes(name, args), done);
   if (!ticket) return done(fail(ticket.error()));
   running_->node->submit({.sequence = ticket->id.sequence,
-                          .payload = state::share_command(ticket->id, ticket->acknowledged_below, name, args),
+                          .payload = state::encode_command(ticket->id, ticket->acknowledged_below, name, args),
                           .deadline = running_->threads->loop.now() + timeout});
 }
 
