@@ -170,9 +170,7 @@ class DbImpl {
   Result<ReadTxn> read_local() {
     if (forked()) return fail(Error(Errc::forked));
     if (state::inside_command()) return fail(inside_command_error());
-    const std::shared_lock lock(store_mutex_);
-    if (!store_) return fail(Errc::closed, "the database was closed");
-    return store_->read();
+    return started_.store->read();
   }
 
   Result<ReadTxn> read_after(Index at_least, CallOptions call) {
@@ -201,13 +199,13 @@ class DbImpl {
 
   Status status() const {
     if (forked()) return {};
-    const std::shared_lock lock(store_mutex_);
-    return store_ ? node_->status() : last_status_;
+    const std::shared_lock lock(last_mutex_);
+    return last_ ? last_->status : node_->status();
   }
   Metrics metrics() const {
     if (forked()) return {};
-    const std::shared_lock lock(store_mutex_);
-    return store_ ? node_->metrics() : last_metrics_;
+    const std::shared_lock lock(last_mutex_);
+    return last_ ? last_->metrics : node_->metrics();
   }
   bool is_leader() const {
     return !forked() && node_->is_leader();
@@ -242,14 +240,11 @@ class DbImpl {
     if (port_) port_->stop();
     if (node_) node_->loop_ended();
     protect_log();
-    const Status last = node_ ? node_->status() : Status();
-    const Metrics last_metrics = node_ ? node_->metrics() : Metrics();
-    take_last_checkpoint(last);
-    const std::unique_lock lock(store_mutex_);
-    last_status_ = last;
-    last_metrics_ = last_metrics;
-    started_.store.reset();
-    store_ = nullptr;
+    Last last = node_ ? Last{node_->status(), node_->metrics()} : Last();
+    take_last_checkpoint(last.status);
+    const std::unique_lock lock(last_mutex_);
+    last_ = std::move(last);
+    started_.store->close();
     started_.log.reset();
     lock_.reset();
     return {};
@@ -260,7 +255,6 @@ class DbImpl {
       : options_(std::move(options)),
         started_(std::move(started)),
         lock_(std::move(started_.lock)),
-        store_(started_.store.get()),
         calls_(random_bits() | 1, {options_.pending_bytes_max, options_.pending_calls_max}) {}
 
   /// `submit` gets what makes the future ready; it is not called where waiting for that would never end.
@@ -385,7 +379,7 @@ class DbImpl {
 
   /// The next start has nothing to replay. If it cannot be, it replays.
   void take_last_checkpoint(const Status& last) {
-    if (!started_.store || (last.fault && *last.fault != Errc::removed)) return;
+    if (last.fault && *last.fault != Errc::removed) return;
     if (!started_.log || !started_.log->sync()) return;  // it would be ahead of the log
     if (started_.store->last_checkpoint().index == started_.store->applied_index()) return;
     if (auto done = started_.store->checkpoint(); !done) {
@@ -414,12 +408,8 @@ class DbImpl {
 
   std::optional<Error> refuse(std::string_view name, std::span<const std::string_view> args) const {
     if (auto refused = refuse_any()) return refused;
-    {
-      const std::shared_lock lock(store_mutex_);
-      if (!store_) return Error(Errc::shutting_down, "the database was closed; the command was not sent");
-      if (!store_->has_command(name)) {
-        return Error(Errc::unknown_command, fmt::format("no command '{}' is registered; nothing was sent", name));
-      }
+    if (!started_.store->has_command(name)) {
+      return Error(Errc::unknown_command, fmt::format("no command '{}' is registered; nothing was sent", name));
     }
     if (args.size() > state::args_max) {
       return Error(Errc::invalid_argument,
@@ -451,8 +441,6 @@ class DbImpl {
   Options options_;
   node::Started started_;
   std::optional<node::DirectoryLock> lock_;
-  state::Store* store_;                    // guarded by store_mutex_; null once closed
-  mutable std::shared_mutex store_mutex_;  // close() against readers of store_
   node::Calls calls_;
   std::shared_ptr<net::Port> port_;
   std::unique_ptr<node::ThreadExecutor> log_thread_;
@@ -465,8 +453,12 @@ class DbImpl {
   std::atomic<std::size_t> barriers_ = 0;
   std::mutex close_mutex_;
   bool closed_ = false;   // guarded by close_mutex_
-  Status last_status_;    // guarded by store_mutex_
-  Metrics last_metrics_;  // guarded by store_mutex_
+  struct Last {
+    Status status;
+    Metrics metrics;
+  };
+  mutable std::shared_mutex last_mutex_;  // close() against status() and metrics()
+  std::optional<Last> last_;              // guarded by last_mutex_; once closed
 };
 
 }  // namespace detail

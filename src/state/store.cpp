@@ -154,6 +154,7 @@ class Store::Impl {
       : options_(options), commands_(std::move(commands)), log_sink_(log_sink_or_default(options.log_sink)) {}
 
   Result<void> open();
+  void close();
   Result<std::vector<Outcome>> apply(std::span<const raft::Entry> entries);
   Result<void> install(const std::filesystem::path& directory, const std::function<Result<void>()>& publish);
   Result<void> copy(const std::filesystem::path& path, std::uint64_t reserve_bytes) const;
@@ -222,6 +223,7 @@ class Store::Impl {
 
   static Result<Catalog> load_tables(MDB_txn* txn, const Rows& rows);
   void use(Loaded loaded);
+  void give_to_readers(const std::shared_ptr<Environment>& env);
 
   Result<void> apply_or_run_out_of_memory(std::span<const raft::Entry> entries, std::vector<Outcome>& outcomes);
   Result<void> apply_range(std::span<const raft::Entry> entries, std::vector<Outcome>& outcomes);
@@ -411,16 +413,26 @@ void Store::Impl::use(Loaded loaded) {
     checkpoint_fault_.reset();
     checkpoint_used_bytes_ = env_->used_bytes();
   }
-  for (ReadersEnv& one : readers_envs_) {
-    std::shared_ptr<Environment> now = env_;
-    const std::lock_guard lock(one.mutex);
-    one.env.swap(now);  // what it was goes with `before` at the earliest
-  }
-
+  give_to_readers(env_);
   applied_ = std::move(loaded.applied);
   sessions_ = std::move(loaded.sessions);
   applied_index_.store(applied_.index.value, std::memory_order_release);
   publish_nodes();
+}
+
+void Store::Impl::give_to_readers(const std::shared_ptr<Environment>& env) {
+  for (ReadersEnv& one : readers_envs_) {
+    std::shared_ptr<Environment> now = env;
+    const std::lock_guard lock(one.mutex);
+    one.env.swap(now);  // what it was is held by the caller
+  }
+}
+
+void Store::Impl::close() {
+  give_to_readers(nullptr);
+  std::shared_ptr<Environment> last;  // goes without the lock
+  const std::lock_guard lock(env_mutex_);
+  last.swap(env_);
 }
 
 Result<void> Store::Impl::open() {
@@ -897,8 +909,14 @@ std::optional<std::vector<Outcome>> Store::remembered(std::uint64_t session) con
   return impl_->remembered(session);
 }
 
+void Store::close() {
+  impl_->close();
+}
+
 Result<ReadTxn> Store::read() {
-  auto snapshot = Environment::begin_read(impl_->env_for_reading());
+  auto env = impl_->env_for_reading();
+  if (env == nullptr) return fail(Errc::closed, "the database was closed");
+  auto snapshot = Environment::begin_read(std::move(env));
   if (!snapshot) return fail(snapshot.error());
   return ReadTxn(std::move(*snapshot));
 }

@@ -114,8 +114,11 @@ class Store {
   /// Of the newest committed transaction. Thread: any.
   Index applied_index() const;
 
-  /// A snapshot of the newest committed transaction. too_many_readers, forked.
+  /// A snapshot of the newest committed transaction. too_many_readers, forked, closed.
   [[nodiscard]] Result<ReadTxn> read();
+  /// Closes the database, or leaves that to the last snapshot of it. Thread: any; of the other calls only read() and
+  /// has_command() may be under way, or come later.
+  void close();
   /// Over all tables of the application, keys and values in order: equal exactly if their contents are. Takes a scan.
   static Result<std::uint64_t> content_hash(const ReadTxn& txn);
 

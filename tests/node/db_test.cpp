@@ -110,6 +110,34 @@ TEST_CASE("every call ends when the database is closed, and later ones are refus
   CHECK(there <= applied + open);
 }
 
+TEST_CASE("threads that read without a pause do not keep a database from closing, and hear that it is closed") {
+  TempDir dir;
+  auto db = DB::open(test_options(dir / "data"), test_commands());
+  REQUIRE(db);
+  REQUIRE(db->command("append", {"k", "x"}).get());
+  std::vector<std::thread> threads;
+  std::atomic<int> reading = 0;
+  for (int thread = 0; thread < 8; ++thread) {
+    threads.emplace_back([&] {
+      bool counted = false;
+      for (;;) {
+        const auto snapshot = db->read();
+        if (!snapshot) {
+          CHECK(snapshot.error() == Errc::closed);
+          return;
+        }
+        CHECK(snapshot->table("t").get("k") == "x");
+        if (!std::exchange(counted, true)) ++reading;
+      }
+    });
+  }
+  eventually([&] { return reading == 8; });
+  CHECK(db->close());
+  for (auto& thread : threads) thread.join();
+  CHECK(db->read().error() == Errc::closed);
+  CHECK(DB::open(test_options(dir / "data"), test_commands()));
+}
+
 TEST_CASE("many threads call at once and every success is there exactly once") {
   TempDir dir;
   auto db = DB::open(test_options(dir / "data"), test_commands());
