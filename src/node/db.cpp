@@ -452,7 +452,7 @@ class DbImpl {
   std::optional<Error> start_failure_;  // loop
   std::atomic<std::size_t> barriers_ = 0;
   std::mutex close_mutex_;
-  bool closed_ = false;   // guarded by close_mutex_
+  bool closed_ = false;  // guarded by close_mutex_
   struct Last {
     Status status;
     Metrics metrics;
