@@ -420,12 +420,11 @@ void Store::Impl::use(Loaded loaded) {
   publish_nodes();
 }
 
+/// To all of them at once: a thread that heard from another what that has read finds nothing older.
 void Store::Impl::give_to_readers(const std::shared_ptr<Environment>& env) {
-  for (ReadersEnv& one : readers_envs_) {
-    std::shared_ptr<Environment> now = env;
-    const std::lock_guard lock(one.mutex);
-    one.env.swap(now);  // what it was is held by the caller
-  }
+  std::array<std::unique_lock<std::mutex>, stripe_count> locks;
+  for (std::size_t i = 0; i < stripe_count; ++i) locks[i] = std::unique_lock(readers_envs_[i].mutex);
+  for (ReadersEnv& one : readers_envs_) one.env = env;  // what it was is held by the caller
 }
 
 void Store::Impl::close() {

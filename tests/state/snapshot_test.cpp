@@ -3,9 +3,12 @@
 
 #include <sys/resource.h>
 
+#include <atomic>
 #include <csignal>
 #include <fstream>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include "state/directory.hpp"
 #include "state/snapshot.hpp"
@@ -152,6 +155,33 @@ TEST_CASE("a copy is of one moment, while the database goes on") {
   Target target;
   REQUIRE(target.install(target.receive(copy).value()));
   CHECK(target.get("k") == "first");
+}
+
+TEST_CASE("what one thread has read of an installed snapshot, every other one reads from then on") {
+  Source source;
+  Target target;
+  std::atomic<std::uint64_t> seen = 0;
+  std::atomic<int> older = 0;
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 6; ++thread) {
+    threads.emplace_back([&] {
+      while (!stop) {
+        const std::uint64_t before = seen;
+        const std::uint64_t index = target.store().read().value().index().value;
+        if (index < before) ++older;
+        for (std::uint64_t most = seen; most < index && !seen.compare_exchange_weak(most, index);) {
+        }
+      }
+    });
+  }
+  for (int round = 0; round < 60; ++round) {
+    REQUIRE(source.command("put", {"t", "k", "later"}));
+    REQUIRE(target.install(target.receive(source.copy()).value()));
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  CHECK(older.load() == 0);
 }
 
 TEST_CASE("what arrives differently is refused, and nothing changes") {
