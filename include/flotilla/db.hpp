@@ -79,8 +79,8 @@ class DB {
   void command(std::string_view name, std::span<const std::string_view> args, Completion done, CallOptions call = {});
 
   /// A snapshot. `local` never blocks; `linearizable` waits for the leader and for this member to apply, at most the
-  /// deadline: timeout, no_leader, would_deadlock. Both: too_many_readers, closed, forked, would_deadlock (inside a
-  /// command).
+  /// deadline: timeout, no_leader, would_deadlock, and after close() shutting_down. Both: too_many_readers, closed,
+  /// forked, would_deadlock (inside a command).
   [[nodiscard]] Result<ReadTxn> read(Consistency consistency = Consistency::local, CallOptions call = {});
   /// A snapshot that includes `at_least` (an index another member's result or read was at). timeout.
   [[nodiscard]] Result<ReadTxn> read(Index at_least, CallOptions call = {});
@@ -150,8 +150,9 @@ class DB {
   Result<void> service(Tag tag, StreamHandler handler) { return streams().service(tag, std::move(handler)); }
 
   /// A leader first hands over to another voter, for an election timeout at most. Then ends every outstanding call, and
-  /// stops in order: port, proposals, log, apply, state. Snapshots still open stay valid. Idempotent. From a completion
-  /// or a command: would_deadlock.
+  /// stops in order: port, proposals, log, apply, state. Snapshots still open stay valid, and keep the directory from
+  /// being opened again; one that another thread opens at the same time is refused (closed) or one of them. Idempotent.
+  /// From a completion or a command: would_deadlock.
   Result<void> close();
 
  private:

@@ -5,10 +5,12 @@
 #include <atomic>
 #include <mutex>
 #include <random>
-#include <shared_mutex>
 #include <stdexcept>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -199,12 +201,12 @@ class DbImpl {
 
   Status status() const {
     if (forked()) return {};
-    const std::shared_lock lock(last_mutex_);
+    const std::lock_guard lock(last_mutex_);
     return last_ ? last_->status : node_->status();
   }
   Metrics metrics() const {
     if (forked()) return {};
-    const std::shared_lock lock(last_mutex_);
+    const std::lock_guard lock(last_mutex_);
     return last_ ? last_->metrics : node_->metrics();
   }
   bool is_leader() const {
@@ -239,10 +241,11 @@ class DbImpl {
     if (log_thread_) log_thread_->stop();
     if (port_) port_->stop();
     if (node_) node_->loop_ended();
+    calls_.refuse_new(Error(Errc::shutting_down, "the database was closed; the command was not sent"));
     protect_log();
     Last last = node_ ? Last{node_->status(), node_->metrics()} : Last();
     take_last_checkpoint(last.status);
-    const std::unique_lock lock(last_mutex_);
+    const std::lock_guard lock(last_mutex_);
     last_ = std::move(last);
     started_.store->close();
     started_.log.reset();
@@ -255,6 +258,7 @@ class DbImpl {
       : options_(std::move(options)),
         started_(std::move(started)),
         lock_(std::move(started_.lock)),
+        command_names_(started_.store->command_names()),
         calls_(random_bits() | 1, {options_.pending_bytes_max, options_.pending_calls_max}) {}
 
   /// `submit` gets what makes the future ready; it is not called where waiting for that would never end.
@@ -293,6 +297,7 @@ class DbImpl {
       if (listening) node_->start();
     });
     if (!listening) return listening;
+    if (!node_) port_->run_and_wait([] {});  // until what it threw is kept
     if (!node_) return fail(start_failure_.value_or(Error(Errc::stopped, "the member could not be made")));
     if (!committed) return {};
     // What the log says is committed is visible to the first read.
@@ -408,7 +413,7 @@ class DbImpl {
 
   std::optional<Error> refuse(std::string_view name, std::span<const std::string_view> args) const {
     if (auto refused = refuse_any()) return refused;
-    if (!started_.store->has_command(name)) {
+    if (!std::binary_search(command_names_.begin(), command_names_.end(), name)) {
       return Error(Errc::unknown_command, fmt::format("no command '{}' is registered; nothing was sent", name));
     }
     if (args.size() > state::args_max) {
@@ -441,6 +446,7 @@ class DbImpl {
   Options options_;
   node::Started started_;
   std::optional<node::DirectoryLock> lock_;
+  const std::vector<std::string> command_names_;  // sorted
   node::Calls calls_;
   std::shared_ptr<net::Port> port_;
   std::unique_ptr<node::ThreadExecutor> log_thread_;
@@ -457,8 +463,8 @@ class DbImpl {
     Status status;
     Metrics metrics;
   };
-  mutable std::shared_mutex last_mutex_;  // close() against status() and metrics()
-  std::optional<Last> last_;              // guarded by last_mutex_; once closed
+  mutable std::mutex last_mutex_;  // close() against status() and metrics()
+  std::optional<Last> last_;       // guarded by last_mutex_; once closed
 };
 
 }  // namespace detail

@@ -240,11 +240,11 @@ class Store::Impl {
   void publish_nodes();
 
   const StoreOptions options_;
-  const Commands commands_;
+  Commands commands_;  // changed by close() alone
   const LogSink log_sink_;
 
   mutable std::mutex env_mutex_;
-  std::shared_ptr<Environment> env_;  // written with env_mutex_, by the apply thread
+  std::shared_ptr<Environment> env_;  // written with env_mutex_, by the apply thread, and by close() after it
   /// env_ for some of the threads that read.
   struct alignas(stripe_alignment) ReadersEnv {
     mutable std::mutex mutex;
@@ -429,6 +429,10 @@ void Store::Impl::give_to_readers(const std::shared_ptr<Environment>& env) {
 
 void Store::Impl::close() {
   give_to_readers(nullptr);
+  commands_ = {};
+  sessions_ = {};
+  failed_.clear();
+  command_ = {};
   std::shared_ptr<Environment> last;  // goes without the lock
   const std::lock_guard lock(env_mutex_);
   last.swap(env_);
@@ -935,10 +939,6 @@ std::vector<std::string> Store::command_names() const {
   std::vector<std::string> names;
   for (const auto& [name, run] : impl_->commands().all()) names.push_back(name);
   return names;
-}
-
-bool Store::has_command(std::string_view name) const {
-  return impl_->commands().find(name) != nullptr;
 }
 
 std::shared_ptr<const Nodes> Store::nodes() const {

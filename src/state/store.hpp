@@ -116,13 +116,12 @@ class Store {
 
   /// A snapshot of the newest committed transaction. too_many_readers, forked, closed.
   [[nodiscard]] Result<ReadTxn> read();
-  /// Closes the database, or leaves that to the last snapshot of it. Thread: any; of the other calls only read() and
-  /// has_command() may be under way, or come later.
+  /// Closes the database, or leaves that to the last snapshot of it, and lets go of the commands. Thread: any; of the
+  /// other calls only read() may be under way, or come later.
   void close();
   /// Over all tables of the application, keys and values in order: equal exactly if their contents are. Takes a scan.
   static Result<std::uint64_t> content_hash(const ReadTxn& txn);
 
-  bool has_command(std::string_view name) const;
   /// Of this program, sorted.
   std::vector<std::string> command_names() const;
   /// Whether this node was a member once and is none any more, as of applied_index() at least. Thread: any.
