@@ -52,9 +52,13 @@ void Oracle::add(NodeId node, const Disk& disk) {
   committed_.push_back({Term{1}, Term{1}});
 }
 
-bool Oracle::holds(NodeId node, Index index, Term term) const {
+std::optional<Term> Oracle::durable_term(NodeId node, Index index) const {
   const auto at = disks_.find(node);
-  return at != disks_.end() && at->second->durable_term(index) == term;
+  return at != disks_.end() ? at->second->durable_term(index) : std::nullopt;
+}
+
+bool Oracle::holds(NodeId node, Index index, Term term) const {
+  return durable_term(node, index) == term;
 }
 
 // ---- what leaves a member ----
@@ -280,9 +284,12 @@ void Oracle::check_commit(const raft::Core& core, const View& view) {
                        core.term().value));
   }
   for (Index index = view.commit_index.next(); index <= reached; ++index) {
-    const std::optional<Term> term = core.term_at(index);
+    std::optional<Term> term = core.term_at(index);
     if (index > committed()) {
-      committed_.push_back({term.value_or(Term{}), by});
+      // What the only voter finds committed at its start need not be in memory.
+      if (!term) term = durable_term(core.id(), index);
+      if (!term) return broken(fmt::format("{} committed {}, which it does not have", name_of(core.id()), index.value));
+      committed_.push_back({*term, by});
     } else if (const Term known = committed_term(index); term && *term != known) {
       broken(fmt::format("{} committed {} of term {}, and others one of term {}", name_of(core.id()), index.value,
                          term->value, known.value));

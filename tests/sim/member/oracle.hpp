@@ -90,6 +90,7 @@ class Oracle {
   bool may_commit(const raft::Core& core, const View& view, Term term) const;
   bool has_quorum(const raft::Core& core, const View& view, Index index, Term term) const;
   bool on_majority(Index index, Term term, const raft::Configuration& configuration) const;
+  std::optional<Term> durable_term(NodeId node, Index index) const;
   bool holds(NodeId node, Index index, Term term) const;
   void broken(std::string what) const { broken_(std::move(what)); }
 
